@@ -1,0 +1,154 @@
+"""Every setting of unnoise as frozen dataclasses: what the command line, YAML, Python and the run folder all speak."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from unnoise.networks.settings import UNetSettings
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Which betas a model is trained on."""
+
+    name: Literal["linear", "cosine", "scaled_linear", "sqrt"] = "linear"
+    steps: int = 1000
+    beta_start: float | None = None
+    """First beta; None takes the schedule's own (linear: 1e-4 scaled by 1000/steps)."""
+    beta_end: float | None = None
+    rescale_timesteps: bool = False
+    """Tell the network t * 1000 / steps instead of t (Improved DDPM's default)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A diffusion model: its network, its schedule, what the network predicts."""
+
+    network: UNetSettings = field(default_factory=UNetSettings)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    predicts: Literal["eps", "x0", "v", "mean"] = "eps"
+    variance: Literal["fixed_small", "fixed_large", "learned", "learned_range"] = "learned_range"
+    image_size: int = 64
+    channels: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where pictures come from and how they become squares of one size."""
+
+    source: str = ""
+    """A folder, .zip, .npz, idx file, `hf:NAME`, or a built-in: fashion-mnist, fashion-mnist-10k."""
+    size: int | None = None
+    """Side in pixels; None takes the pictures' own when all agree."""
+    channels: int | None = None
+    """1 or 3; None takes grey for data that is grey throughout, else RGB."""
+    crop: Literal["center", "random"] = "center"
+    """ADM's box-and-bicubic resize and centre crop, or its random crop (0.8 to 1.0 of the shorter side)."""
+    flip: bool = False
+    """Mirror half of the pictures, chosen by (seed, epoch, picture)."""
+    background: str = "#ffffff"
+    """What transparent pixels are laid over."""
+    labels: Literal["auto", "folder", "metadata", "none"] = "auto"
+    strict: bool = False
+    """Refuse a data set with a broken picture instead of naming and skipping it."""
+    cache: str | None = None
+    """Folder of the decoded cache; None takes the user's cache folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """What is minimised."""
+
+    name: Literal["simple", "vlb", "hybrid"] = "hybrid"
+    weight: Literal["uniform", "min_snr"] = "uniform"
+    min_snr_gamma: float = 5.0
+    vlb_weight: float = 0.001
+    """Factor of the variational term in `hybrid` (Improved DDPM's rescaled hybrid: T/1000 of the sum over T steps)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimestepConfig:
+    """Which t to train on."""
+
+    name: Literal["uniform", "loss_second_moment"] = "uniform"
+    history: int = 10
+    uniform_prob: float = 0.001
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW and its learning rate."""
+
+    lr: float = 1e-4
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    warmup_steps: int = 0
+    decay: Literal["none", "linear", "cosine"] = "none"
+    """Of the learning rate, to zero at the last step."""
+    clip_norm: float | None = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmaConfig:
+    """Averages of the weights; the first rate is the one that is sampled from."""
+
+    rates: tuple[float, ...] = (0.9999,)
+    warmup: bool = True
+    """Use min(rate, (1 + n) / (10 + n)) at step n, so that early averages forget the start."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run, complete: with the data it repeats bit for bit."""
+
+    preset: str = ""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    timesteps: TimestepConfig = field(default_factory=TimestepConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    steps: int = 100_000
+    batch_size: int = 128
+    """Pictures an optimiser step, over all processes."""
+    micro_batch: int | None = None
+    """Pictures a forward pass of one process; None takes what memory allows."""
+    label_dropout: float = 0.1
+    """Share of labels replaced by the null class, which classifier-free guidance needs."""
+    precision: Precision = "auto"
+    device: str = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+    seed: int = 0
+    log_every: int = 50
+    save_every: int = 1000
+    keep_last: int = 3
+    milestones: tuple[int, ...] = ()
+    sample_every: int = 1000
+    sample_steps: int = 25
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateRequest:
+    """What to draw. Picture k depends on (seed, k) alone."""
+
+    n: int = 16
+    labels: tuple[str, ...] = ()
+    """Class names or indices, cycled; empty draws all classes in turn."""
+    sampler: str = "ddim"
+    steps: str = "50"
+    """A count, "ddim25", sections "90,60,60,20,20", "quad50" or "trailing50"."""
+    eta: float = 0.0
+    guidance: float = 1.0
+    """Scale of classifier-free guidance; 1 is off."""
+    clip: Literal["auto", "none", "static", "dynamic"] = "auto"
+    clip_percentile: float = 0.995
+    seed: int = 0
+    first: int = 0
+    """Index of the first picture."""
+    batch_size: int = 64
+    exact: bool = False
+    """Pad every batch to `batch_size`, so that a picture is equal to the bit in any request."""
+    precision: Precision = "auto"
+    device: str = "auto"

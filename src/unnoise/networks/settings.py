@@ -1,0 +1,42 @@
+"""What a network is built from: plain frozen dataclasses, free of torch, shared by the config files and the networks."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetSettings:
+    """The ADM U-Net and every axis of its ablation (Dhariwal & Nichol 2021, section 3; arXiv 2105.05233)."""
+
+    in_channels: int = 3
+    """Channels of the noisy picture plus those concatenated to it."""
+    out_channels: int = 3
+    """Twice the picture's channels when the variance is learned."""
+    width: int = 128
+    """Channels before `channel_mult`; the paper's "channels"."""
+    depth: int = 2
+    """Residual blocks per resolution in the encoder; the decoder has one more."""
+    channel_mult: tuple[float, ...] = (1, 2, 3, 4)
+    """Width of each level; its length is the number of levels, each half the size of the one before."""
+    attention: tuple[int, ...] = (2, 4, 8)
+    """Down-sampling factors with self-attention (ADM's flags give pixels; the factor is image_size // pixels)."""
+    heads: int = 4
+    head_channels: int | None = None
+    """Channels a head; overrides `heads`."""
+    heads_up: int | None = None
+    """Heads in the decoder when they differ."""
+    attention_order: Literal["legacy", "new"] = "legacy"
+    """Channels of qkv grouped [head][qkv] (legacy) or [qkv][head] (new): equal shapes, different results."""
+    updown_blocks: bool = False
+    """Up- and down-sample inside residual blocks ("BigGAN up/downsample") instead of by convolutions."""
+    conv_resample: bool = True
+    """Without `updown_blocks`: resample with a convolution, else by average pooling and nearest neighbour."""
+    adagn: bool = True
+    """Adaptive group normalisation (scale and shift); False adds the embedding."""
+    rescale_residual: bool = False
+    """Multiply each residual sum by 1/sqrt(2)."""
+    dropout: float = 0.0
+    classes: int | None = None
+    """Rows of the class embedding, the null class included; None for an unconditional network."""
+    checkpoint: bool = False
+    """Recompute activations in the backward pass to save memory."""
