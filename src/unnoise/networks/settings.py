@@ -1,4 +1,4 @@
-"""What a network is built from: plain frozen dataclasses, free of torch, shared by the config files and the networks."""
+"""What a network is built from: frozen dataclasses, free of torch, shared by config files and networks."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,10 +8,10 @@ from typing import Literal
 class UNetSettings:
     """The ADM U-Net and every axis of its ablation (Dhariwal & Nichol 2021, section 3; arXiv 2105.05233)."""
 
-    in_channels: int = 3
-    """Channels of the noisy picture plus those concatenated to it."""
-    out_channels: int = 3
-    """Twice the picture's channels when the variance is learned."""
+    in_channels: int | None = None
+    """Channels of the noisy picture plus those concatenated to it; None until the data are known."""
+    out_channels: int | None = None
+    """Twice the picture's channels when the variance is learned; None until the data are known."""
     width: int = 128
     """Channels before `channel_mult`; the paper's "channels"."""
     depth: int = 2
@@ -19,7 +19,7 @@ class UNetSettings:
     channel_mult: tuple[float, ...] = (1, 2, 3, 4)
     """Width of each level; its length is the number of levels, each half the size of the one before."""
     attention: tuple[int, ...] = (2, 4, 8)
-    """Down-sampling factors with self-attention (ADM's flags give pixels; the factor is image_size // pixels)."""
+    """Down-sampling factors with self-attention (ADM's flags give pixels: image_size // pixels)."""
     heads: int = 4
     head_channels: int | None = None
     """Channels a head; overrides `heads`."""
@@ -37,6 +37,6 @@ class UNetSettings:
     """Multiply each residual sum by 1/sqrt(2)."""
     dropout: float = 0.0
     classes: int | None = None
-    """Rows of the class embedding, the null class included; None for an unconditional network."""
+    """Rows of the class embedding, the null class included; None without classes (or data not yet known)."""
     checkpoint: bool = False
     """Recompute activations in the backward pass to save memory."""

@@ -1,0 +1,20 @@
+"""How a network is told the time."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def timestep_embedding(t: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
+    """[cos(t f_i), sin(t f_i)], f_i = max_period^(-i / half), i < half = width // 2 (ADM; DDPM: sine first).
+
+    t: (B,), whole or fractional. Returns (B, width) float32; an odd width ends in a column of zeros.
+    """
+    half = width // 2
+    frequencies = torch.exp(
+        -math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half
+    )
+    angles = t.float()[:, None] * frequencies
+    embedding = torch.cat([angles.cos(), angles.sin()], dim=1)
+    return torch.nn.functional.pad(embedding, (0, width % 2))

@@ -1,0 +1,78 @@
+"""Convolutions, linear maps and group norms that compute in the type of the activations they meet.
+
+Parameters may stay float32 (master weights) while activations are bfloat16 or float16: the cast happens here,
+at use, so one network serves float32, reduced precision and ADM's float16 torso without autocast.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Conv2d(nn.Conv2d):
+    """A 2-d convolution in the type of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) -> (B, out, H', W'), of the type of x."""
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return self._conv_forward(x, self.weight.to(x.dtype), bias)
+
+
+class Linear(nn.Linear):
+    """A linear map in the type of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out), of the type of x."""
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self.weight.to(x.dtype), bias)
+
+
+class PointwiseConv1d(nn.Conv1d):
+    """A 1x1 convolution over positions, kept as (out, in, 1) like the published files, for (B, N, in)."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(channels_in, channels_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, in) -> (B, N, out): channels last, so that heads come out contiguous."""
+        assert self.bias is not None
+        return F.linear(x, self.weight[:, :, 0].to(x.dtype), self.bias.to(x.dtype))
+
+
+def group_count(channels: int) -> int:
+    """Groups of a norm: 32 where that divides (ADM), else the largest divisor that leaves 4 channels a group.
+
+    Small groups let the norm erase what an additive embedding says; one channel a group erases all of it.
+    """
+    if channels % 32 == 0:
+        return 32
+    return max(n for n in range(1, min(32, max(1, channels // 4)) + 1) if channels % n == 0)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation in float32, result of its input's type (Wu & He 2018, arXiv 1803.08494)."""
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__(group_count(channels), channels, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape and type."""
+        y = F.group_norm(x.float(), self.num_groups, self.weight.float(), self.bias.float(), self.eps)
+        return y.to(x.dtype)
+
+
+def zeroed(module: nn.Module) -> nn.Module:
+    """The module with all parameters 0: residual branches start as the identity (ADM, Ho et al.)."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+RSQRT2 = 1 / math.sqrt(2)
+
+
+def residual(x: Tensor, h: Tensor, rescale: bool) -> Tensor:
+    """Residual sum x + h, times 1/sqrt(2) if `rescale`, to keep its variance (arXiv 2011.13456)."""
+    return torch.add(x, h) * RSQRT2 if rescale else x + h

@@ -1,0 +1,247 @@
+"""The ADM U-Net with every axis of its ablation (Dhariwal & Nichol 2021, arXiv 2105.05233, section 3).
+
+Parameter names and shapes are those of the published files, so loading them is strict and needs no mapping.
+One thing follows another source: `rescale_residual` scales attention sums too (Song et al., arXiv 2011.13456).
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from unnoise.networks.attention import SelfAttention
+from unnoise.networks.embeddings import timestep_embedding
+from unnoise.networks.layers import Conv2d, GroupNorm, Linear, residual, zeroed
+from unnoise.networks.settings import UNetSettings
+
+
+class Downsample(nn.Module):
+    """Half the size: a stride-2 convolution with symmetric padding, or the mean of 2x2 without one."""
+
+    def __init__(self, channels: int, convolve: bool) -> None:
+        super().__init__()
+        self.op = Conv2d(channels, channels, 3, stride=2, padding=1) if convolve else nn.AvgPool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H/2, W/2)."""
+        return self.op(x)
+
+
+class Upsample(nn.Module):
+    """Twice the size by nearest neighbour, then a convolution if `convolve`."""
+
+    def __init__(self, channels: int, convolve: bool) -> None:
+        super().__init__()
+        self.conv = Conv2d(channels, channels, 3, padding=1) if convolve else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, 2H, 2W)."""
+        x = F.interpolate(x, scale_factor=2, mode="nearest")
+        return x if self.conv is None else self.conv(x)
+
+
+class ResBlock(nn.Module):
+    """skip(x) + conv(dropout(silu(film(norm(h), emb)))), h = conv(silu(norm(x))); both resampled if asked."""
+
+    def __init__(self, settings: UNetSettings, channels_in: int, channels: int, resample: str = "") -> None:
+        super().__init__()
+        self.adagn, self.rescale, self.dropout = settings.adagn, settings.rescale_residual, settings.dropout
+        self.resample = {
+            "": None,
+            "up": Upsample(channels_in, False),
+            "down": Downsample(channels_in, False),
+        }[resample]
+        self.in_layers = nn.Sequential(
+            GroupNorm(channels_in), nn.SiLU(), Conv2d(channels_in, channels, 3, padding=1)
+        )
+        embedded = 2 * channels if settings.adagn else channels
+        self.emb_layers = nn.Sequential(nn.SiLU(), Linear(4 * settings.width, embedded))
+        self.out_layers = nn.Sequential(
+            GroupNorm(channels),
+            nn.SiLU(),
+            nn.Dropout(settings.dropout),
+            zeroed(Conv2d(channels, channels, 3, padding=1)),
+        )
+        self.skip_connection = nn.Identity() if channels_in == channels else Conv2d(channels_in, channels, 1)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """x: (B, channels_in, H, W), emb: (B, 4 width) float32 -> (B, channels, H', W')."""
+        norm, silu, conv = self.in_layers
+        h = silu(norm(x))
+        if self.resample is not None:
+            x, h = self.resample(x), self.resample(h)
+        h = conv(h)
+        emb = self.emb_layers(emb).to(h.dtype)[:, :, None, None]
+        norm, silu, dropout, conv = self.out_layers
+        if self.adagn:
+            scale, shift = emb.chunk(2, dim=1)
+            h = norm(h) * (1 + scale) + shift
+        else:
+            h = norm(h + emb)
+        return residual(self.skip_connection(x), conv(dropout(silu(h))), self.rescale)
+
+
+class UNet(nn.Module):
+    """eps (and variance) = UNet(x, t, cond).
+
+    Reads `cond.label` (B,) int64 when built with classes; appends `cond.concat` (B, C', H, W) to x if given.
+    """
+
+    def __init__(self, settings: UNetSettings) -> None:
+        super().__init__()
+        _check(settings)
+        self.settings = settings
+        self.size_factor = 2 ** (len(settings.channel_mult) - 1)
+        """Both sides of a picture must be a multiple of this."""
+        self.compute_dtype: torch.dtype | None = None
+        """Type of the activations between the first and the last block; None takes that of x."""
+        emb = 4 * settings.width
+        self.time_embed = nn.Sequential(Linear(settings.width, emb), nn.SiLU(), Linear(emb, emb))
+        if settings.classes is not None:
+            self.label_emb = nn.Embedding(settings.classes, emb)
+        self.input_blocks, kept = _encoder(settings)
+        channels = kept[-1]
+        self.middle_block = nn.ModuleList(
+            [
+                ResBlock(settings, channels, channels),
+                _attention(settings, channels, settings.heads),
+                ResBlock(settings, channels, channels),
+            ]
+        )
+        self.output_blocks = _decoder(settings, kept)
+        first = kept[0]
+        self.out = nn.Sequential(
+            GroupNorm(first), nn.SiLU(), zeroed(Conv2d(first, settings.out_channels, 3, padding=1))
+        )
+
+    def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
+        """x: (B, C, H, W), t: (B,) as the schedule tells it -> (B, out_channels, H, W) of the type of x."""
+        dtype = x.dtype
+        emb = self.embed(t, None if cond is None else cond.label)
+        h = self.join(x, None if cond is None else cond.concat).to(self.compute_dtype or dtype)
+        kept = []
+        for block in self.input_blocks:
+            h = self.apply_block(block, h, emb)
+            kept.append(h)
+        h = self.apply_block(self.middle_block, h, emb)
+        for block in self.output_blocks:
+            h = self.apply_block(block, torch.cat([h, kept.pop()], dim=1), emb)
+        return self.out(h.to(dtype))
+
+    def embed(self, t: Tensor, label: Tensor | None) -> Tensor:
+        """What every block is told of time and class: (B, 4 width) float32, whatever the activations are."""
+        if (label is None) != (self.settings.classes is None):
+            raise ValueError(
+                "this network has no classes; leave cond.label out, or build it with classes=..."
+                if self.settings.classes is None
+                else f"this network is told a class; give cond.label, (B,) of 0..{self.settings.classes - 1}"
+            )
+        emb = self.time_embed(timestep_embedding(t, self.settings.width))
+        return emb if label is None else emb + self.label_emb(label)
+
+    def join(self, x: Tensor, concat: Tensor | None) -> Tensor:
+        """The input x, `concat` appended on its channels; refuses channels and sizes that do not fit."""
+        if concat is not None:
+            x = torch.cat([x, concat.to(x.dtype)], dim=1)
+        if x.shape[1] != self.settings.in_channels:
+            raise ValueError(
+                f"{x.shape[1]} channels (concatenated ones included) given to a network of "
+                f"in_channels={self.settings.in_channels}; change one of them"
+            )
+        factor = self.size_factor
+        for side in x.shape[2:]:
+            if side % factor or not side:
+                below = side // factor * factor
+                fitting = f"{below} or {below + factor}" if below else f"{factor}"
+                raise ValueError(
+                    f"a side of {side} pixels is no multiple of {factor}, this network's down-sampling; "
+                    f"use {fitting}"
+                )
+        return x
+
+    def apply_block(self, block: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
+        """The layers of one block in turn, recomputed in the backward pass if checkpointing is on."""
+        assert isinstance(block, nn.ModuleList)
+        for layer in block:
+            inputs = (h, emb) if isinstance(layer, ResBlock) else (h,)
+            if (
+                self.settings.checkpoint
+                and torch.is_grad_enabled()
+                and isinstance(layer, ResBlock | SelfAttention)
+            ):
+                h = checkpoint(layer, *inputs, use_reentrant=False)
+            else:
+                h = layer(*inputs)
+        return h
+
+
+def _encoder(settings: UNetSettings) -> tuple[nn.ModuleList, list[int]]:
+    """The down-going blocks and the channels that each leaves for the decoder."""
+    widths = [int(m * settings.width) for m in settings.channel_mult]
+    channels, factor = widths[0], 1
+    blocks = nn.ModuleList([nn.ModuleList([Conv2d(settings.in_channels, channels, 3, padding=1)])])
+    kept = [channels]
+    for level, width in enumerate(widths):
+        for _ in range(settings.depth):
+            layers = nn.ModuleList([ResBlock(settings, channels, width)])
+            channels = width
+            if factor in settings.attention:
+                layers.append(_attention(settings, channels, settings.heads))
+            blocks.append(layers)
+            kept.append(channels)
+        if level < len(widths) - 1:
+            down: nn.Module
+            if settings.updown_blocks:
+                down = ResBlock(settings, channels, channels, "down")
+            else:
+                down = Downsample(channels, settings.conv_resample)
+            blocks.append(nn.ModuleList([down]))
+            kept.append(channels)
+            factor *= 2
+    return blocks, kept
+
+
+def _decoder(settings: UNetSettings, kept: list[int]) -> nn.ModuleList:
+    """The up-going blocks, each fed what one encoder block left."""
+    kept = list(kept)
+    blocks = nn.ModuleList()
+    channels, factor = kept[-1], 2 ** (len(settings.channel_mult) - 1)
+    for level, mult in reversed(list(enumerate(settings.channel_mult))):
+        for i in range(settings.depth + 1):
+            layers = nn.ModuleList([ResBlock(settings, channels + kept.pop(), int(mult * settings.width))])
+            channels = int(mult * settings.width)
+            if factor in settings.attention:
+                layers.append(_attention(settings, channels, settings.heads_up or settings.heads))
+            if level and i == settings.depth:
+                if settings.updown_blocks:
+                    layers.append(ResBlock(settings, channels, channels, "up"))
+                else:
+                    layers.append(Upsample(channels, settings.conv_resample))
+                factor //= 2
+            blocks.append(layers)
+    return blocks
+
+
+def _attention(settings: UNetSettings, channels: int, heads: int) -> SelfAttention:
+    size = settings.head_channels
+    if channels % (size or heads):
+        what = f"head_channels={size}" if size else f"heads={heads}"
+        raise ValueError(
+            f"{what} does not divide the {channels} channels of an attention block; choose a divisor"
+        )
+    return SelfAttention(
+        channels, channels // size if size else heads, settings.attention_order, settings.rescale_residual
+    )
+
+
+def _check(settings: UNetSettings) -> None:
+    for name in ("in_channels", "out_channels", "width", "depth", "heads"):
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{name}={getattr(settings, name)} must be at least 1")
+    if not settings.channel_mult or any(int(m * settings.width) < 1 for m in settings.channel_mult):
+        raise ValueError(
+            f"channel_mult={settings.channel_mult} with width={settings.width} must name at least one level, "
+            "each of one channel or more"
+        )

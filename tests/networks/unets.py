@@ -1,0 +1,59 @@
+"""U-Nets for tests: the settings that guided-diffusion's arguments mean, a condition, a small network."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unnoise.networks.settings import UNetSettings
+from unnoise.networks.unet import UNet
+
+
+@dataclass(frozen=True, eq=False)
+class Cond:
+    """What a network reads of a Condition."""
+
+    label: Tensor | None = None
+    concat: Tensor | None = None
+
+
+def settings_of(args: dict[str, Any], *, super_res: bool = False) -> UNetSettings:
+    """Our names for the arguments of guided-diffusion's UNetModel; -1 there means None here."""
+
+    def given(name: str) -> int | None:
+        value = args.get(name, -1)
+        return None if value in (-1, None) else value
+
+    return UNetSettings(
+        in_channels=args["in_channels"] * (2 if super_res else 1),
+        out_channels=args["out_channels"],
+        width=args["model_channels"],
+        depth=args["num_res_blocks"],
+        channel_mult=tuple(args.get("channel_mult", (1, 2, 4, 8))),
+        attention=tuple(args["attention_resolutions"]),
+        heads=args.get("num_heads", 1),
+        head_channels=given("num_head_channels"),
+        heads_up=given("num_heads_upsample"),
+        attention_order="new" if args.get("use_new_attention_order") else "legacy",
+        updown_blocks=bool(args.get("resblock_updown", False)),
+        conv_resample=bool(args.get("conv_resample", True)),
+        adagn=bool(args.get("use_scale_shift_norm", False)),
+        dropout=float(args.get("dropout", 0.0)),
+        classes=args.get("num_classes"),
+        checkpoint=bool(args.get("use_checkpoint", False)),
+    )
+
+
+SMALL = UNetSettings(width=64, depth=1, channel_mult=(1, 2), attention=(2,), heads=4, out_channels=6)
+
+
+def randomised(settings: UNetSettings, seed: int = 0) -> UNet:
+    """A network whose every parameter is random, the zero-initialised ones too."""
+    generator = torch.Generator().manual_seed(seed)
+    network = UNet(settings)
+    with torch.no_grad():
+        for p in network.parameters():
+            scale = 0.1 if p.ndim == 1 else p[0].numel() ** -0.5
+            p.copy_(torch.randn(p.shape, generator=generator) * scale + (p if p.ndim == 1 else 0))
+    return network
