@@ -1,4 +1,4 @@
-"""What every test shares: one thread a worker unless asked otherwise, and the count of golden cases at the end."""
+"""What every test run shares: the count of golden cases, and what was deferred, at its end."""
 
 from typing import Any
 

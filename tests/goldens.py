@@ -1,4 +1,4 @@
-"""Reads the recorded numbers of the originals. The manifests alone decide what is called; see tests/golden/README.md.
+"""Reads the recorded numbers of the originals; the manifests alone decide what is called (golden/README.md).
 
 `UNNOISE_GOLDEN` names another directory of cases in the same form; without it, `tests/golden` is read.
 """
@@ -116,7 +116,7 @@ def golden(
 ) -> Callable[[Any], Any]:
     """Parametrise a test over every case of a group.
 
-    `only` splits a group among several tests (their predicates must cover it: see test_coverage in each file);
+    `only` splits a group among several tests (their predicates must cover it);
     `defer` maps a reason, naming the later step, to a predicate on manifest fields.
     """
     path = directory() / f"{group}.json"

@@ -1,4 +1,4 @@
-"""Every setting of unnoise as frozen dataclasses: what the command line, YAML, Python and the run folder all speak."""
+"""Every setting as frozen dataclasses: what the command line, YAML, Python and the run folder all speak."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -29,8 +29,10 @@ class ModelConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     predicts: Literal["eps", "x0", "v", "mean"] = "eps"
     variance: Literal["fixed_small", "fixed_large", "learned", "learned_range"] = "learned_range"
-    image_size: int = 64
-    channels: int = 3
+    image_size: int | None = None
+    """Side in pixels that it is trained at; None takes the data's."""
+    channels: int | None = None
+    """Channels of a picture; None takes the data's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,7 @@ class ObjectiveConfig:
     weight: Literal["uniform", "min_snr"] = "uniform"
     min_snr_gamma: float = 5.0
     vlb_weight: float = 0.001
-    """Factor of the variational term in `hybrid` (Improved DDPM's rescaled hybrid: T/1000 of the sum over T steps)."""
+    """Factor of the variational sum over T steps in `hybrid` (Improved DDPM: 0.001)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +113,8 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
     steps: int = 100_000
+    minutes: float | None = None
+    """Take as many steps as fit into this time; measured before the first step, which sets `steps`."""
     batch_size: int = 128
     """Pictures an optimiser step, over all processes."""
     micro_batch: int | None = None

@@ -1,0 +1,75 @@
+"""The `unnoise` program: its verbs, its exit status and how errors are said."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from unnoise import __version__
+
+DONE, FAILED, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+
+app = typer.Typer(
+    name="unnoise",
+    help="Train, sample, edit with and measure image diffusion models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"unnoise {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _register() -> None:
+    from unnoise.cli import demo, presets, sample, train
+
+    for module in (demo, train, sample, presets):
+        module.register(app)
+
+
+def main() -> None:
+    """Run the program; refused input is one line and exit status 2, failing while running one line and 1."""
+    # The C++ side of torch warns on stderr about things that users cannot act on.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    _register()
+    try:
+        app(prog_name="unnoise", standalone_mode=True)
+    except ValueError as error:
+        if not _ours(error):
+            raise  # a ValueError from inside a library is a bug of ours: show where
+        _say(error)
+        sys.exit(REFUSED)
+    except OSError as error:
+        _say(f"{error.filename}: {error.strerror}" if error.filename else error)
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        sys.exit(INTERRUPTED)
+
+
+def _ours(error: BaseException) -> bool:
+    """Whether our own code raised it, knowing what the user can do."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return bool(trace) and str(trace.tb_frame.f_globals.get("__name__", "")).split(".")[0] == "unnoise"
+
+
+def _say(problem: object) -> None:
+    print(f"unnoise: {' '.join(str(problem).split())}", file=sys.stderr)

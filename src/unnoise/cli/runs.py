@@ -1,0 +1,17 @@
+"""Numbered run directories: runs/demo-1, runs/demo-2, ..."""
+
+from pathlib import Path
+
+
+def next_run(parent: Path, name: str) -> Path:
+    """The first of parent/name-1, parent/name-2, ... that does not exist; created, so that it is ours."""
+    parent.mkdir(parents=True, exist_ok=True)
+    endings = [path.name[len(name) + 1 :] for path in parent.glob(f"{name}-*")]
+    number = max((int(e) for e in endings if e.isdigit()), default=0) + 1
+    while True:
+        try:
+            (parent / f"{name}-{number}").mkdir()
+        except FileExistsError:
+            number += 1
+            continue
+        return parent / f"{name}-{number}"

@@ -1,0 +1,204 @@
+"""Settings from YAML, dictionaries and `a.b=c` overrides; an unknown key or a wrong value is an error."""
+
+import copy
+import dataclasses
+import difflib
+import functools
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+FORMAT = 1
+"""Of config.yaml and of a model file's settings; a larger one was written by a newer unnoise."""
+
+T = TypeVar("T")
+Assignment = str | tuple[str, Any]
+"""One override: the text "a.b=c", its value read as YAML, or the pair ("a.b", value)."""
+
+
+def _dataclasses_in(annotation: Any) -> set[type]:
+    """All dataclasses that an annotation reaches, through unions, tuples and their own fields."""
+    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+        found: set[type] = {annotation}
+        for hint in typing.get_type_hints(annotation).values():
+            found |= _dataclasses_in(hint)
+        return found
+    return {cls for argument in typing.get_args(annotation) for cls in _dataclasses_in(argument)}
+
+
+@functools.cache
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    rules = ConfigDict(extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
+    for reached in _dataclasses_in(cls):
+        reached.__pydantic_config__ = rules  # type: ignore[attr-defined]
+    return TypeAdapter(cls)
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
+    """A settings object from plain data; ValueError names the key, the value and the rule."""
+    try:
+        validated: T = _adapter(typing.cast(Any, cls)).validate_python(dict(values))
+        return validated
+    except ValidationError as error:
+        raise ValueError(_explain(cls, error, where)) from None
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain data of a settings object: dictionaries, lists, strings, numbers."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return value
+
+    return typing.cast(dict[str, Any], plain(dataclasses.asdict(config)))
+
+
+def to_yaml(config: Any) -> str:
+    """YAML of a settings object, complete and in the order of its fields."""
+    return yaml.safe_dump(
+        {"format": FORMAT, **to_dict(config)}, sort_keys=False, allow_unicode=True, width=110
+    )
+
+
+def from_yaml(cls: type[T], text: str, *, where: str = "") -> T:
+    """A settings object from the text of a YAML file; `where` names it in errors."""
+    return from_dict(cls, parse_yaml(text, where=where), where=where)
+
+
+def parse_yaml(text: str, *, where: str = "") -> dict[str, Any]:
+    """The mapping of a YAML text, its format number checked and removed."""
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise ValueError(f"{where or 'the settings'} cannot be read as YAML: {problem}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{where or 'the settings'} must be `key: value` lines, not {type(values).__name__}")
+    check_format(values.pop("format", FORMAT), where)
+    return values
+
+
+def check_format(number: Any, where: str) -> None:
+    """Refuse settings of a newer unnoise."""
+    if not isinstance(number, int) or number < 1:
+        raise ValueError(f"{where or 'the settings'}: format {number!r} is not a whole number from 1")
+    if number > FORMAT:
+        raise ValueError(
+            f"{where or 'the settings'}: written by a newer unnoise (format {number}; this one reads up to "
+            f"{FORMAT}); update unnoise to use it"
+        )
+
+
+def override(values: dict[str, Any], assignments: Iterable[Assignment], cls: type) -> dict[str, Any]:
+    """A copy of `values` with each assignment made. Unknown paths are errors."""
+    merged = copy.deepcopy(values)
+    for assignment in assignments:
+        path, value = assignment if isinstance(assignment, tuple) else _parse_assignment(assignment)
+        keys = path.split(".")
+        _check_path(cls, keys, path)
+        place = merged
+        for key in keys[:-1]:
+            if not isinstance(place.get(key), dict):
+                place[key] = {}
+            place = place[key]
+        place[keys[-1]] = value
+    return merged
+
+
+def _parse_assignment(text: str) -> tuple[str, Any]:
+    path, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set {text}: write it as name=value, such as --set optimizer.lr=2e-4")
+    try:
+        return path.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ValueError(f"--set {text}: the value cannot be read as YAML") from None
+
+
+def merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the entries of `over` laid over it, mapping by mapping."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def differences(old: Any, new: Any) -> list[str]:
+    """Settings whose values differ, as "optimizer.lr: 0.0001 -> 0.0002"; empty when equal."""
+
+    def leaves(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        flat: dict[str, Any] = {}
+        for key, value in values.items():
+            name = f"{prefix}{key}"
+            flat.update(leaves(value, f"{name}.") if isinstance(value, Mapping) else {name: value})
+        return flat
+
+    before, after = leaves(to_dict(old), ""), leaves(to_dict(new), "")
+    return [
+        f"{key}: {before.get(key)} -> {after.get(key)}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
+
+
+def read_config(cls: type[T], path: Path, assignments: Iterable[Assignment] = ()) -> T:
+    """A settings object from a YAML file and overrides."""
+    values = parse_yaml(read_text(path), where=str(path))
+    return from_dict(cls, override(values, assignments, cls), where=str(path))
+
+
+def read_text(path: Path) -> str:
+    """The text of a settings file; ValueError when it is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not a text file; settings are YAML") from None
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint such as '; did you mean "cosine"?', or nothing."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f'; did you mean "{match[0]}"?' if match else ""
+
+
+def _field_type(cls: Any, name: str) -> Any:
+    hint = typing.get_type_hints(cls).get(name)
+    if isinstance(hint, types.UnionType):
+        choices = [a for a in typing.get_args(hint) if a is not type(None)]
+        hint = choices[0] if len(choices) == 1 else hint
+    return hint
+
+
+def _check_path(cls: Any, keys: list[str], path: str) -> None:
+    for depth, key in enumerate(keys):
+        if not dataclasses.is_dataclass(cls):
+            raise ValueError(f"--set {path}: {'.'.join(keys[:depth])} holds a value, not further settings")
+        names = [f.name for f in dataclasses.fields(cls)]
+        if key not in names:
+            raise ValueError(f"unknown setting {path}{nearest(key, names)} (there are: {', '.join(names)})")
+        cls = _field_type(cls, key)
+
+
+def _explain(cls: Any, error: ValidationError, where: str) -> str:
+    """One line for the first thing that is wrong."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"]]
+    name = ".".join(place)
+    prefix = f"{where}: " if where else ""
+    if first["type"] == "unexpected_keyword_argument":
+        owner: Any = cls
+        for part in place[:-1]:
+            owner = _field_type(owner, part) if dataclasses.is_dataclass(owner) else owner
+        names = [f.name for f in dataclasses.fields(owner)] if dataclasses.is_dataclass(owner) else []
+        return f"{prefix}unknown setting {name}{nearest(place[-1], names)} (there are: {', '.join(names)})"
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return f"{prefix}{name} = {first['input']!r}: {message}"

@@ -1,0 +1,204 @@
+"""A model: everything that is needed to draw with it, in memory and as one file."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from unnoise.config.load import FORMAT as CONFIG_FORMAT
+from unnoise.config.load import check_format, from_dict, to_dict
+from unnoise.config.resolve import check_model
+from unnoise.config.schema import ModelConfig
+from unnoise.diffusion.denoiser import Denoiser
+from unnoise.diffusion.schedule import NoiseSchedule, make_betas
+from unnoise.networks.unet import UNet
+
+METADATA_KEY = "unnoise"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """What a model file says about itself besides its architecture."""
+
+    classes: tuple[str, ...] = ()
+    null_label: int | None = None
+    """The class index that stands for "no class"."""
+    step: int = 0
+    """Optimiser steps behind these weights."""
+    ema_rate: float | None = None
+    """None for weights that are no average."""
+    preset: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+    """Summary of the training data: source, pictures, classes, fingerprint."""
+    licence: str = ""
+    version: str = ""
+    """Of unnoise."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A denoiser with its schedule, its settings and its class names."""
+
+    denoiser: Denoiser
+    schedule: NoiseSchedule
+    config: ModelConfig
+    info: ModelInfo = field(default_factory=ModelInfo)
+
+    @property
+    def network(self) -> nn.Module:
+        """The network inside the denoiser."""
+        return self.denoiser.network
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of their indices; empty for an unconditional model."""
+        return self.info.classes
+
+    @property
+    def null_label(self) -> int | None:
+        """Index of the null class, None for a model without one."""
+        return self.info.null_label
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.network.parameters()).device
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the file says about the model, as plain data."""
+        return {"model": to_dict(self.config), **to_dict(self.info)}
+
+    def to(self, device: str | torch.device) -> "Model":
+        """The same model on another device (its modules are moved, not copied)."""
+        self.denoiser.to(device)
+        return self
+
+    def sample(self, **options: Any) -> Any:
+        """Pictures drawn with the options of `GenerateRequest`; see `unnoise.generate.sample`."""
+        from unnoise.generate import sample
+
+        return sample(self, **options)
+
+
+def make_schedule(config: ModelConfig) -> NoiseSchedule:
+    """The training schedule that the settings describe."""
+    s = config.schedule
+    betas = make_betas(s.name, s.steps, start=s.beta_start, end=s.beta_end)
+    return NoiseSchedule.from_betas(betas, rescale=s.rescale_timesteps)
+
+
+def build_model(config: ModelConfig, info: ModelInfo | None = None) -> Model:
+    """A model with fresh weights, drawn by torch's generator, from complete settings (see config.resolve)."""
+    check_model(config)
+    info = info or ModelInfo()
+    rows = config.network.classes
+    named = len(info.classes) + (info.null_label is not None)
+    if info.classes and rows != named:
+        raise ValueError(f"model.network.classes={rows} does not fit {named} classes (null class included)")
+    network = UNet(config.network)
+    denoiser = Denoiser(network, predicts=config.predicts, variance=config.variance)
+    return Model(denoiser, make_schedule(config), config, info)
+
+
+def layout(network: nn.Module) -> str:
+    """First 16 hex digits of the SHA-256 of the sorted "key shape" lines of a state dict."""
+    lines = sorted(f"{key} {tuple(value.shape)}" for key, value in network.state_dict().items())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def save_model(path: Path | str, model: Model, *, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write one safetensors file, atomically. `weights` (such as an average) replaces the network's own."""
+    from unnoise import __version__
+
+    state = dict(weights if weights is not None else model.network.state_dict())
+    info = replace(model.info, version=model.info.version or __version__)
+    header = {"format": CONFIG_FORMAT, "model": to_dict(model.config), "info": to_dict(info)}
+    tensors = {key: value.detach().to("cpu").contiguous() for key, value in state.items()}
+    write_atomically(Path(path), to_bytes(tensors, metadata={METADATA_KEY: json.dumps(header)}))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write aside, flush to the disk, rename: readers see the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            aside.unlink()
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The settings inside a model file, without its weights; ValueError when it is not ours or not whole."""
+    with _opened(path) as file:
+        text = (file.metadata() or {}).get(METADATA_KEY)
+    if text is None:
+        raise ValueError(
+            f"{path} is a safetensors file of another program: it does not say which network it belongs to; "
+            "name a model file that unnoise wrote"
+        )
+    try:
+        header = json.loads(text)
+    except json.JSONDecodeError:
+        raise ValueError(f"{path}: the settings inside cannot be read; the file is damaged") from None
+    if not isinstance(header, dict):
+        raise ValueError(f"{path}: the settings inside cannot be read; the file is damaged")
+    check_format(header.get("format"), str(path))
+    return header
+
+
+def load_model(path: Path | str, device: str | torch.device = "cpu") -> Model:
+    """The model of a file written by `save_model`, or of the newest one in a run directory, ready to draw."""
+    path = find_model(Path(path))
+    header = read_header(path)
+    config = from_dict(ModelConfig, header.get("model", {}), where=str(path))
+    info = from_dict(ModelInfo, header.get("info", {}), where=str(path))
+    with torch.device("meta"):
+        model = build_model(config, info)
+    with _opened(path) as file:
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    try:
+        model.network.load_state_dict(state, strict=True, assign=True)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path}: weights and settings do not fit: {' '.join(str(error).split())[:300]}"
+        ) from None
+    model.network.eval().requires_grad_(False)
+    return model.to(device)
+
+
+def find_model(path: Path) -> Path:
+    """The model file that a path means: itself, or model.safetensors of a run directory."""
+    if path.is_dir():
+        inside = path / "model.safetensors"
+        if not inside.exists():
+            raise ValueError(f"{path} holds no model.safetensors; name a model file or a run directory")
+        return inside
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; name a model file or a run directory")
+    return path
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is not a whole safetensors file ({error}); download or copy it again"
+        ) from None

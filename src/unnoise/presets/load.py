@@ -1,0 +1,69 @@
+"""Reads the YAML families beside this file into typed presets."""
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from importlib import resources
+from typing import Any
+
+from unnoise.config.load import Assignment, from_dict, nearest, override, parse_yaml
+from unnoise.config.schema import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expect:
+    """What a preset's network must turn out to be; checked without allocating it."""
+
+    parameters: int
+    layout: str
+    """First 16 hex digits of the SHA-256 of the sorted "key shape" lines of its state dict."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A recipe with its origin."""
+
+    name: str
+    summary: str
+    source: str
+    """The paper or repository that it repeats."""
+    licence: str
+    config: TrainConfig
+    expect: Expect | None = None
+
+
+@functools.cache
+def _entries() -> dict[str, dict[str, Any]]:
+    entries: dict[str, dict[str, Any]] = {}
+    for file in sorted(resources.files("unnoise.presets").iterdir(), key=lambda f: f.name):
+        if file.name.endswith(".yaml"):
+            family = parse_yaml(file.read_text(encoding="utf-8"), where=file.name)
+            entries.update(family)
+    return entries
+
+
+def preset_names() -> list[str]:
+    """Names of all presets."""
+    return list(_entries())
+
+
+def preset_summaries() -> dict[str, str]:
+    """One line about each preset."""
+    return {name: entry["summary"] for name, entry in _entries().items()}
+
+
+def load_preset(name: str, assignments: Iterable[Assignment] = ()) -> Preset:
+    """A preset by name, with "a.b=c" overrides of its training settings."""
+    entries = _entries()
+    if name not in entries:
+        raise ValueError(f"unknown preset {name}{nearest(name, entries)} (there are: {', '.join(entries)})")
+    entry = dict(entries[name])
+    train = override(entry.pop("train"), assignments, TrainConfig)
+    config = replace(from_dict(TrainConfig, train, where=f"preset {name}"), preset=name)
+    expect = entry.pop("expect", None)
+    return Preset(
+        name=name,
+        config=config,
+        expect=from_dict(Expect, expect, where=f"preset {name}, expect") if expect else None,
+        **entry,
+    )

@@ -1,0 +1,100 @@
+import dataclasses
+
+import pytest
+
+from unnoise.config.load import differences, from_dict, from_yaml, override, to_dict, to_yaml
+from unnoise.config.schema import GenerateRequest, OptimizerConfig, TrainConfig
+from unnoise.networks.settings import UNetSettings
+from unnoise.presets import load_preset, preset_names
+
+
+def refused(call) -> str:
+    with pytest.raises(ValueError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_yaml_round_trip_of_every_preset():
+    for name in preset_names():
+        config = load_preset(name).config
+        assert from_yaml(TrainConfig, to_yaml(config)) == config
+
+
+def test_round_trip_keeps_tuples_and_fractions():
+    config = TrainConfig()
+    network = dataclasses.replace(config.model.network, channel_mult=(0.5, 1, 2.5), attention=(1, 8))
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, network=network))
+    back = from_dict(TrainConfig, to_dict(config))
+    assert back == config
+    assert isinstance(back.model.network.channel_mult, tuple)
+
+
+def test_override_reaches_inside_and_reads_yaml_numbers():
+    values = override(
+        {}, ["optimizer.lr=2e-4", "model.network.channel_mult=[1, 2]", ("data.source", "123")], TrainConfig
+    )
+    config = from_dict(TrainConfig, values)
+    assert config.optimizer.lr == 2e-4
+    assert config.model.network.channel_mult == (1, 2)
+    assert config.data.source == "123"
+    assert config.optimizer.betas == OptimizerConfig().betas
+
+
+@pytest.mark.parametrize(
+    ("assignment", "expected"),
+    [
+        ("model.network.widht=64", 'did you mean "width"'),
+        ("optimiser.lr=1", 'did you mean "optimizer"'),
+        ("steps.more=1", "holds a value"),
+        ("steps", "name=value"),
+        ("data.source=[", "YAML"),
+    ],
+)
+def test_wrong_override_names_the_way_out(assignment, expected):
+    assert expected in refused(lambda: override({}, [assignment], TrainConfig))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"optimizer": {"lr": "fast"}}, "optimizer.lr = 'fast'"),
+        ({"model": {"network": {"depht": 2}}}, 'did you mean "depth"'),
+        ({"model": {"predicts": "epsilon"}}, "model.predicts"),
+        ({"nonsense": 1}, "unknown setting nonsense"),
+        ({"optimizer": {"lr": float("nan")}}, "optimizer.lr"),
+    ],
+)
+def test_wrong_values_are_refused(values, expected):
+    assert expected in refused(lambda: from_dict(TrainConfig, values))
+
+
+def test_config_from_the_future_is_refused():
+    assert "newer unnoise" in refused(
+        lambda: from_yaml(TrainConfig, "format: 99\nsteps: 3\n", where="config.yaml")
+    )
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1\n- 2\n", "just words"])
+def test_text_that_is_no_settings_file(text):
+    refused(lambda: from_yaml(TrainConfig, text, where="x.yaml"))
+
+
+def test_differences_name_the_leaves():
+    a = TrainConfig()
+    b = dataclasses.replace(a, optimizer=dataclasses.replace(a.optimizer, lr=0.5), steps=7)
+    assert differences(a, a) == []
+    assert differences(a, b) == ["optimizer.lr: 0.0001 -> 0.5", "steps: 100000 -> 7"]
+
+
+def test_requests_take_numbers_for_text():
+    assert from_dict(GenerateRequest, {"steps": 25, "labels": [3, "bag"]}).labels == ("3", "bag")
+
+
+def test_unknown_preset_suggests():
+    assert 'did you mean "fashion-28"' in refused(lambda: load_preset("fashion28"))
+
+
+def test_settings_are_free_of_torch():
+    assert dataclasses.is_dataclass(UNetSettings)
