@@ -1,6 +1,6 @@
 """Pictures as people and files hold them: uint8 <-> [-1, 1], grids, PNG with the request inside, animations.
 
-`images` are float tensors (B, C, H, W) in [-1, 1], what networks see; `pixels` are uint8 (B, H, W, C), what files hold.
+`images` are float (B, C, H, W) in [-1, 1], as networks see them; `pixels` uint8 (B, H, W, C), as files do.
 """
 
 import json
@@ -19,9 +19,9 @@ from torch import Tensor
 Pixels = Tensor | np.ndarray
 
 ROUNDING: dict[str, Callable[[Tensor], Tensor]] = {
-    # guided-diffusion, latent-diffusion: x * 127.5 of to_images may come back one level lower; kept for parity
+    # guided-diffusion and latent-diffusion; to_images then to_pixels may lose one level
     "openai": lambda x: (x + 1) * 127.5,
-    # EDM, DiT: exact round trip through to_images
+    # EDM and DiT; the round trip is exact
     "edm": lambda x: x * 127.5 + 128,
 }
 """Rule -> real-valued grey level; all of them are then clamped to [0, 255] and truncated."""
@@ -43,12 +43,12 @@ def to_pixels(images: Tensor, *, rule: str = "openai") -> Tensor:
 
 
 def to_images(pixels: Pixels) -> Tensor:
-    """Images in [-1, 1] of grey levels, x = p / 127.5 - 1. pixels: uint8 (B, H, W, C); returns float32 (B, C, H, W)."""
+    """Images of grey levels, x = p / 127.5 - 1. pixels: uint8 (B, H, W, C); returns float32 (B, C, H, W)."""
     return torch.as_tensor(pixels).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
 
 
 def to_pil(pixels: Pixels) -> Image.Image:
-    """One picture (H, W, C) for Pillow: grey, RGB or RGBA; any other number of channels side by side in grey."""
+    """One picture (H, W, C) for Pillow: grey, RGB or RGBA; other numbers of channels side by side in grey."""
     array = np.asarray(pixels)
     channels = array.shape[-1]
     if channels == 1:
@@ -61,10 +61,10 @@ def to_pil(pixels: Pixels) -> Image.Image:
 def grid(
     pixels: Pixels, columns: int | None = None, labels: Sequence[str] | None = None, *, cell: int = 96
 ) -> np.ndarray:
-    """All pictures on one sheet, row by row, names above the columns when each has one, else under every picture.
+    """All pictures on one sheet, row by row; names stand above columns of one name, else under every picture.
 
-    pixels: uint8 (B, H, W, C); columns: None takes a square; cell: pictures smaller than this many pixels are enlarged
-    by a whole factor, pixel by pixel. Returns uint8 (height, width, 3).
+    pixels: uint8 (B, H, W, C); columns: None takes a square; cell: pictures smaller than this many pixels are
+    enlarged by a whole factor, pixel by pixel. Returns uint8 (height, width, 3).
     """
     pictures = [to_pil(p).convert("RGB") for p in np.asarray(pixels)]
     columns = max(1, min(columns or math.ceil(math.sqrt(len(pictures))), len(pictures)))
@@ -99,7 +99,7 @@ def _column_heads(labels: Sequence[str] | None, columns: int) -> list[str]:
 def _write(
     draw: ImageDraw.ImageDraw, text: str, at: tuple[int, int], box: tuple[int, int], size: int
 ) -> None:
-    """Text in the middle of a box, smaller where it must be, cut with an ellipsis where that is not enough."""
+    """Text in the middle of a box, made smaller, then cut with an ellipsis, until it fits."""
     text = " ".join(text.split())
     while size > 10 and draw.textlength(text, ImageFont.load_default(size)) > box[0]:
         size -= 1
@@ -113,7 +113,7 @@ def _write(
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """A name to write to, beside `path`, which takes its place when all went well and leaves nothing otherwise."""
+    """A name to write to, beside `path`, that takes its place if all goes well, else leaves nothing."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield aside
@@ -127,8 +127,8 @@ def save_png(
 ) -> None:
     """Write one picture (H, W, C) with the request that draws it, atomically.
 
-    The text chunk "unnoise" holds the request as JSON; its seed and its first picture are also chunks of their own, and
-    so is every entry of `about`.
+    The text chunk "unnoise" holds the request as JSON; its seed and first picture are also chunks of their
+    own, and so is every entry of `about`.
     """
     info = PngImagePlugin.PngInfo()
     info.add_text(CHUNK, json.dumps(dict(request)))
@@ -174,7 +174,7 @@ def is_whole_png(path: Path) -> bool:
 def save_animation(
     path: Path | str, frames: Sequence[Pixels], *, seconds: float = 4.0, hold: float = 1.5
 ) -> None:
-    """Write pictures (H, W, C) as an endless animation, atomically: .gif, .webp (lossless) or .png by the suffix.
+    """Write pictures (H, W, C) as an endless animation, atomically: .gif, .webp (lossless) or .png by suffix.
 
     `seconds` is the time from the first frame to the last, which then stays for `hold` seconds.
     """
