@@ -1,1 +1,1 @@
-
+"""The mathematics: noise schedules, denoisers, samplers, objectives, likelihood. Imports torch only."""

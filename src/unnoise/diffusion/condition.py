@@ -1,0 +1,79 @@
+"""What a network is told besides x and t."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """Conditions of a batch, already encoded; a field that is None is not given to the network."""
+
+    label: Tensor | None = None
+    """(B,) int64 class index."""
+    context: Tensor | None = None
+    """(B, L, D) tokens for cross-attention."""
+    context_mask: Tensor | None = None
+    """(B, L) bool, True where a token counts."""
+    concat: Tensor | None = None
+    """(B, C', H, W), laid beside x on the channels."""
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Condition":
+        """The condition with `change` applied to every field that is set."""
+        return Condition(*(None if value is None else change(value) for value in vars(self).values()))
+
+    def to(self, device: torch.device | str) -> "Condition":
+        """The condition on a device."""
+        return self.map(lambda value: value.to(device))
+
+    def take(self, rows: slice | Tensor) -> "Condition":
+        """The condition of some rows of the batch."""
+        return self.map(lambda value: value[rows])
+
+
+def null(
+    cond: Condition, drop: Mapping[str, Tensor | float | None], *, where: Tensor | None = None
+) -> Condition:
+    """The condition with the fields named in `drop` replaced by their null values, in the rows `where` (B,) bool.
+
+    A value broadcasts to its field: `drop={"label": 10}` for a model whose null class is 10. None takes the field
+    away, which must then be for all rows. Other fields stay, so that conditions drop and guide separately.
+    """
+    names = [field.name for field in fields(Condition)]
+    changed: dict[str, Tensor | None] = {}
+    for name, value in drop.items():
+        if name not in names:
+            raise ValueError(f"drop={name!r} is not a condition; use {', '.join(names)}")
+        old: Tensor | None = getattr(cond, name)
+        if old is None:
+            raise ValueError(f"drop={name!r}: this condition has no {name}; drop what it has")
+        if value is None:
+            if where is not None:
+                raise ValueError(
+                    f"drop={name!r}: None takes {name} from all rows; give a null value for some"
+                )
+            changed[name] = None
+            continue
+        new = torch.as_tensor(value, dtype=old.dtype, device=old.device).expand_as(old)
+        if where is not None:
+            new = torch.where(where.to(old.device).view(-1, *(1,) * (old.ndim - 1)), new, old)
+        changed[name] = new
+    return replace(cond, **changed)
+
+
+def cat(conds: Sequence[Condition]) -> Condition:
+    """Conditions of batches laid one behind the other; all must have the same fields."""
+    joined: list[Tensor | None] = []
+    for field in fields(Condition):
+        values = [getattr(cond, field.name) for cond in conds]
+        if any(value is None for value in values):
+            if any(value is not None for value in values):
+                raise ValueError(
+                    f"only some of {len(conds)} conditions have a {field.name}; give it to all or none"
+                )
+            joined.append(None)
+        else:
+            joined.append(torch.cat(values))
+    return Condition(*joined)

@@ -1,0 +1,159 @@
+"""What training minimises. Noise and times are arguments, so that a loss is a function.
+
+simple: Ho, Jain, Abbeel 2020, arXiv:2006.11239, Eq. 14. hybrid, vlb: Nichol, Dhariwal 2021, arXiv:2102.09672.
+min-SNR: Hang et al. 2023, arXiv:2303.09556. ADM's loss types: MSE is `simple` with a fixed variance, else
+`Hybrid(vlb_weight=1/S)`; RESCALED_MSE `Hybrid(vlb_weight=0.001)`; KL `Vlb(vlb_weight=1/S)`; RESCALED_KL `Vlb()`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from unnoise.diffusion.condition import Condition
+from unnoise.diffusion.denoiser import Denoiser
+from unnoise.diffusion.likelihood import mean_over_pixels, vlb_bits
+from unnoise.diffusion.schedule import At, add_noise
+
+Weight = Literal["uniform", "min_snr"]
+
+
+class Objective(Protocol):
+    """(denoiser, x0, at, eps) -> losses of each picture, (B,): "loss", and its parts "mse" and "vlb" where it has them."""
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x0: Tensor,
+        at: At,
+        *,
+        eps: Tensor,
+        cond: Condition,
+        logvar: Tensor | None = None,
+    ) -> dict[str, Tensor]: ...
+
+
+def min_snr_weight(predicts: str, at: At, gamma: float) -> Tensor:
+    """(B,) float64 on the CPU: min(SNR, gamma) on the error of x0 (arXiv:2303.09556 section 3.4), for what is predicted."""
+    alpha_bar = at.alpha_bar
+    snr = alpha_bar / (1 - alpha_bar)
+    weight = snr.clamp(max=gamma)
+    if predicts == "eps":
+        return weight / snr
+    if predicts == "v":
+        return weight / (snr + 1)
+    if predicts == "mean":
+        return weight / at.schedule.posterior_coefficients[0][at.i] ** 2
+    return weight
+
+
+@dataclass(frozen=True)
+class Simple:
+    """weight * mean square error of what the network predicts, for networks with a fixed variance (DDPM Eq. 14)."""
+
+    weight: Weight = "uniform"
+    min_snr_gamma: float = 5.0
+
+    def __post_init__(self) -> None:
+        _check_weight(self.weight, self.min_snr_gamma)
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x0: Tensor,
+        at: At,
+        *,
+        eps: Tensor,
+        cond: Condition,
+        logvar: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """{"loss", "mse"}; with logvar (B,), a learnt one per time, loss = mse / exp(logvar) + logvar (LDM)."""
+        if denoiser.learns_variance:
+            raise ValueError(
+                f"objective=simple does not train the {denoiser.variance} variance; use hybrid, or variance=fixed_large"
+            )
+        x = add_noise(x0, eps, at)
+        said = denoiser.raw(x, at, cond)
+        mse = mean_over_pixels((denoiser.target(x0, x, at, eps=eps) - said) ** 2)
+        return {"loss": _weigh(self.weight, self.min_snr_gamma, mse, denoiser, at, logvar), "mse": mse}
+
+
+@dataclass(frozen=True)
+class Vlb:
+    """vlb_weight * S * the bound's term: at weight 1 an unbiased estimate of the bound, bits per dimension (DDPM Eq. 5)."""
+
+    vlb_weight: float = 1.0
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x0: Tensor,
+        at: At,
+        *,
+        eps: Tensor,
+        cond: Condition,
+        logvar: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """{"loss", "vlb"}, "vlb" the single term in bits per dimension."""
+        if logvar is not None:
+            raise ValueError("objective=vlb has no use for a learnt logvar; leave it out, or use simple")
+        x = add_noise(x0, eps, at)
+        vlb = vlb_bits(denoiser(x, at, cond), x0, x, at)
+        return {"loss": self.vlb_weight * at.schedule.steps * vlb, "vlb": vlb}
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """weight * mse + vlb_weight * S * the bound's term, which trains the variance alone (IDDPM Eq. 16)."""
+
+    weight: Weight = "uniform"
+    min_snr_gamma: float = 5.0
+    vlb_weight: float = 0.001
+    """Of the bound summed over the S entries; 0.001 is ADM's rescaled loss (S/1000 of a term)."""
+
+    def __post_init__(self) -> None:
+        _check_weight(self.weight, self.min_snr_gamma)
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x0: Tensor,
+        at: At,
+        *,
+        eps: Tensor,
+        cond: Condition,
+        logvar: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """{"loss", "mse", "vlb"}, "vlb" the single term in bits per dimension, unweighted."""
+        x = add_noise(x0, eps, at)
+        output = denoiser.raw(x, at, cond)
+        said, variance = denoiser.split(output)
+        if variance is None:
+            raise ValueError(
+                f"objective=hybrid has nothing to learn of a {denoiser.variance} variance; use simple, or variance=learned_range"
+            )
+        mse = mean_over_pixels((denoiser.target(x0, x, at, eps=eps) - said) ** 2)
+        frozen = torch.cat([said.detach(), variance], dim=1)
+        vlb = vlb_bits(denoiser.decode(frozen, x, at), x0, x, at)
+        loss = _weigh(self.weight, self.min_snr_gamma, mse, denoiser, at, logvar)
+        return {"loss": loss + self.vlb_weight * at.schedule.steps * vlb, "mse": mse, "vlb": vlb}
+
+
+OBJECTIVES: dict[str, Callable[..., Objective]] = {"simple": Simple, "vlb": Vlb, "hybrid": Hybrid}
+
+
+def _check_weight(weight: str, gamma: float) -> None:
+    if weight not in ("uniform", "min_snr"):
+        raise ValueError(f"weight={weight!r} is unknown; use uniform or min_snr")
+    if not gamma > 0:
+        raise ValueError(f"min_snr_gamma={gamma} must be above 0; 5 is usual")
+
+
+def _weigh(
+    weight: Weight, gamma: float, mse: Tensor, denoiser: Denoiser, at: At, logvar: Tensor | None
+) -> Tensor:
+    if weight == "min_snr":
+        mse = mse * min_snr_weight(denoiser.predicts, at, gamma).to(mse.device, mse.dtype)
+    return mse if logvar is None else mse / logvar.exp() + logvar
