@@ -36,10 +36,11 @@ class Condition:
 def null(
     cond: Condition, drop: Mapping[str, Tensor | float | None], *, where: Tensor | None = None
 ) -> Condition:
-    """The condition with the fields named in `drop` replaced by their null values, in the rows `where` (B,) bool.
+    """The condition with the fields in `drop` replaced by their null values, in the rows `where` (B,) bool.
 
-    A value broadcasts to its field: `drop={"label": 10}` for a model whose null class is 10. None takes the field
-    away, which must then be for all rows. Other fields stay, so that conditions drop and guide separately.
+    A value broadcasts to its field: `drop={"label": 10}` for a model whose null class is 10. None takes the
+    field away, which must then be for all rows. Other fields stay, so that conditions drop and guide
+    separately.
     """
     names = [field.name for field in fields(Condition)]
     changed: dict[str, Tensor | None] = {}

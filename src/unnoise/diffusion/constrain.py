@@ -1,8 +1,8 @@
 """Edits that change x itself: a part of the picture is known and held while the rest is drawn.
 
-Replacement: Song et al. 2021, arXiv:2011.13456; colour and low frequencies: the same, and Choi et al. 2021 (ILVR),
-arXiv:2108.02938. Resampling: Lugmayr et al. 2022 (RePaint), arXiv:2201.09865. Plain replacement is biased: what is drawn
-does not know what is held until later steps; resampling lessens it.
+Replacement: Song et al. 2021, arXiv:2011.13456; colour and low frequencies: the same, and Choi et al. 2021
+(ILVR), arXiv:2108.02938. Resampling: Lugmayr et al. 2022 (RePaint), arXiv:2201.09865. Plain replacement is
+biased: what is drawn does not know what is held until later steps; resampling lessens it.
 """
 
 from collections.abc import Callable
@@ -19,14 +19,18 @@ from unnoise.diffusion.schedule import At, NoiseSchedule, add_noise
 class Constraint(Protocol):
     """A change of x once a step, however often the sampler calls the network, and once at the end."""
 
-    def before(self, x: Tensor, at: At, noise: StepNoise) -> Tensor: ...
+    def before(self, x: Tensor, at: At, noise: StepNoise) -> Tensor:
+        """What the sampler steps from instead of x."""
+        ...
 
-    def final(self, x0: Tensor) -> Tensor: ...
+    def final(self, x0: Tensor) -> Tensor:
+        """What is given out instead of the last x."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
 class Hold:
-    """x - P x + P (alpha known + sigma z): the part that the linear projection P sees comes from `known`, noised."""
+    """x - P x + P (alpha known + sigma z): what the linear projection P sees comes from `known`, noised."""
 
     known: Tensor
     """(B, C, H, W) in the model's range."""
@@ -79,7 +83,7 @@ def hold_grey(known: Tensor, *, exact: bool = True) -> Hold:
 
 
 def hold_low_frequencies(known: Tensor, factor: int, *, exact: bool = True) -> Hold:
-    """Hold the mean of every factor x factor block (ILVR with box filters): the layout stays, detail is drawn."""
+    """Hold the mean of every factor x factor block (ILVR, box filters): layout stays, detail is drawn."""
     height, width = known.shape[-2:]
     if factor < 1 or height % factor or width % factor:
         raise ValueError(f"factor={factor} does not divide {height}x{width}; use a common divisor of the two")
@@ -91,9 +95,9 @@ def hold_low_frequencies(known: Tensor, factor: int, *, exact: bool = True) -> H
 
 
 def resampling_path(schedule: NoiseSchedule, like: Tensor, *, jump: int = 10, repeats: int = 10) -> list[At]:
-    """Down the schedule, going `jump` entries back up after every `jump` down, so that each stretch is walked `repeats` times.
+    """Down the schedule, each stretch of `jump` entries `repeats` times: RePaint's path.
 
-    RePaint's path: entries S-1, ..., 0, landing, with upward moves that `run` re-noises.
+    Entries S-1, ..., 0, landing, with moves `jump` entries up between, which `run` re-noises.
     """
     if jump < 1 or repeats < 1:
         raise ValueError(f"jump={jump}, repeats={repeats}: use 1 or more of each (repeats=1 is a plain path)")

@@ -38,7 +38,7 @@ class Denoiser(nn.Module):
         return self.variance in ("learned", "learned_range")
 
     def raw(self, x: Tensor, at: At, cond: Condition) -> Tensor:
-        """The network's output, at least float32: (B, C, H, W), or twice the channels with a learned variance."""
+        """The network's output, at least float32: (B, C, H, W), or (B, 2 C, H, W) with a variance."""
         output: Tensor = self.network(x, at.t, cond)
         return output.to(torch.promote_types(output.dtype, torch.float32))
 

@@ -1,14 +1,15 @@
-"""Steering: classifier-free and two-model guidance change a denoiser, a guide is a gradient that a sampler adds.
+"""Steering: classifier-free and two-model guidance change a denoiser, a guide is a gradient to add.
 
-Classifier guidance (Algorithms 1 and 2): Dhariwal, Nichol 2021, arXiv:2105.05233. Classifier-free: Ho, Salimans 2022,
-arXiv:2207.12598. Two models (autoguidance): Karras et al. 2024, arXiv:2406.02507. Intervals: Kynkaanniemi et al. 2024,
-arXiv:2404.07724.
+Classifier guidance (Algorithms 1 and 2): Dhariwal, Nichol 2021, arXiv:2105.05233. Classifier-free: Ho,
+Salimans 2022, arXiv:2207.12598. Two models (autoguidance): Karras et al. 2024, arXiv:2406.02507. Intervals:
+Kynkaanniemi et al. 2024, arXiv:2404.07724.
 """
 
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ class Interval:
     def __post_init__(self) -> None:
         if not 0 <= self.low < self.high:
             raise ValueError(
-                f"interval=({self.low}, {self.high}] holds no noise level; sigma/alpha runs from 0 up, low below high"
+                f"interval=({self.low}, {self.high}] is empty; give 0 <= low < high, in sigma/alpha"
             )
 
     def holds(self, at: At) -> Tensor:
@@ -47,10 +48,10 @@ ALWAYS = Interval()
 
 
 def classifier_free(denoise: Denoise, null: Nothing, scale: float, *, interval: Interval = ALWAYS) -> Denoise:
-    """eps = u + scale (c - u), c told the condition and u told `null` of it (LDM's convention: scale 1 is off).
+    """eps = u + scale (c - u), c told the condition, u told `null` of it (LDM: scale 1 is off).
 
-    The two run as one batch, unconditional half first. x0 is re-derived; variance and mean are those of c, so clip
-    outside of this. Outside the interval only c runs.
+    The two run as one batch, unconditional half first. x0 is re-derived; variance and mean are those of c, so
+    clip outside of this. Outside the interval only c runs.
     """
     if scale == 1:
         return denoise
@@ -100,8 +101,10 @@ def _extrapolate(
 
 
 def _halves(both: Prediction) -> tuple[Prediction, Prediction]:
-    split = {name: (None, None) if value is None else value.chunk(2) for name, value in vars(both).items()}
-    first, second = ({name: pair[k] for name, pair in split.items()} for k in (0, 1))
+    pairs: dict[str, Any] = {
+        name: (None, None) if value is None else value.chunk(2) for name, value in vars(both).items()
+    }
+    first, second = ({name: pair[k] for name, pair in pairs.items()} for k in (0, 1))
     return Prediction(**first), Prediction(**second)
 
 
@@ -124,7 +127,8 @@ def classifier_guide(
 ) -> Guide:
     """scale * gradient over x of log softmax(classifier(x, t))[label] (ADM Algorithms 1, 2); scale 0 is off.
 
-    classifier: (x, t) -> logits (B, classes). Worked out in float32 with autocast off; no gradient reaches the parameters.
+    classifier: (x, t) -> logits (B, classes). Worked out in float32 with autocast off; no gradient reaches
+    the parameters.
     """
 
     def guide(x: Tensor, at: At, cond: Condition) -> Tensor:
@@ -154,7 +158,7 @@ def add_guides(*guides: Guide) -> Guide:
 
 
 def fold_guide(denoise: Denoise, guide: Guide) -> Denoise:
-    """eps - sigma * guide, x0 re-derived from it and not clipped again (ADM Algorithm 2); the variance stays."""
+    """eps - sigma * guide, x0 re-derived and not clipped again (ADM Algorithm 2); the variance stays."""
 
     def folded(x: Tensor, at: At, cond: Condition) -> Prediction:
         prediction = denoise(x, at, cond)

@@ -1,4 +1,4 @@
-"""The variational bound in bits per dimension (DDPM Eq. 5), the decoder for 8-bit pixels, the rate-distortion curve.
+"""The variational bound in bits per dimension (DDPM Eq. 5), the 8-bit decoder, rate and distortion.
 
 DDPM: Ho, Jain, Abbeel 2020, arXiv:2006.11239. Bits are means over C, H, W divided by ln 2.
 """
@@ -23,7 +23,7 @@ def mean_over_pixels(x: Tensor) -> Tensor:
 def normal_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor | float) -> Tensor:
     """KL(N1 || N2) of normals in nats, elementwise; the arguments broadcast."""
     log_variance2 = torch.as_tensor(log_variance2, dtype=mean1.dtype, device=mean1.device)
-    # In this order, as the published code: near t = T the terms cancel, and what is left is this order's rounding.
+    # In the published code's order: near t = T the terms cancel, and what is left is this order's rounding.
     return 0.5 * (
         -1.0
         + log_variance2
@@ -34,7 +34,7 @@ def normal_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2
 
 
 def approximate_normal_cdf(z: Tensor) -> Tensor:
-    """0.5 (1 + tanh(sqrt(2/pi) (z + 0.044715 z^3))), the published code's standard normal distribution function."""
+    """0.5 (1 + tanh(sqrt(2/pi) (z + 0.044715 z^3))): the published code's normal cdf."""
     return 0.5 * (1.0 + torch.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
 
 
@@ -115,9 +115,10 @@ def bits_per_dim(
 
 
 def rate_distortion(bits: BitsPerDim) -> tuple[Tensor, Tensor]:
-    """Rate and distortion when x_i has been sent, i = 0..S-1, (S,) float64 each, of the mean over the batch (DDPM Fig. 5).
+    """Rate and distortion once x_i has been sent, i = 0..S-1 (DDPM Fig. 5): (S,) float64 each, batch means.
 
-    rate: bits per dimension, prior + the terms of entries above i. distortion: sqrt(x0_mse) in grey levels of 0..255.
+    rate: bits per dimension, prior + the terms of entries above i. distortion: sqrt(x0_mse) in grey levels of
+    0..255.
     """
     terms = bits.vlb.double().mean(0)
     rate = bits.prior.double().mean() + terms.flip(0).cumsum(0).flip(0) - terms

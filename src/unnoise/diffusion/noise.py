@@ -13,16 +13,18 @@ StepNoise = Callable[[Tensor], Tensor]
 
 
 class Noise(Protocol):
-    """Unit noise for a sampling run. x_T is step -1; draw 0 is the sampler's, 1 the constraint's, 2 a jump's."""
+    """Unit noise of a run. x_T is step -1; draw 0: the sampler's, 1: the constraint's, 2: a jump's."""
 
-    def __call__(self, like: Tensor, *, step: int, draw: int) -> Tensor: ...
+    def __call__(self, like: Tensor, *, step: int, draw: int) -> Tensor:
+        """Noise shaped, placed and typed as `like`."""
+        ...
 
 
 def seeded_generator(seed: int, purpose: str, *index: int) -> torch.Generator:
     """A generator on the CPU that is a function of (seed, purpose, index) alone.
 
-    The whole state comes from a hash: `manual_seed` keeps only 32 bits of a seed, so among some 10^5 pictures two would
-    start from the same noise.
+    The whole state comes from a hash: `manual_seed` keeps only 32 bits of a seed, so among some 10^5 pictures
+    two would start from the same noise.
     """
     key = repr((int(seed), purpose, *map(int, index))).encode()
     generator = torch.Generator("cpu")
@@ -42,7 +44,7 @@ def unit_normal(seed: int, purpose: str, *index: int, shape: Sequence[int]) -> T
 
 @dataclass(frozen=True)
 class SeededNoise:
-    """Picture k gets the same numbers in any batch, on any device: drawn on the CPU from (seed, k, step, draw)."""
+    """Picture k gets the same numbers in any batch, on any device: a function of (seed, k, step, draw)."""
 
     seed: int
     image_ids: Sequence[int]
@@ -50,9 +52,7 @@ class SeededNoise:
     def __call__(self, like: Tensor, *, step: int, draw: int) -> Tensor:
         """Unit noise like `like`, whose rows are the pictures `image_ids`."""
         if len(self.image_ids) != len(like):
-            raise ValueError(
-                f"{len(self.image_ids)} image ids for a batch of {len(like)}; give one for each picture"
-            )
+            raise ValueError(f"{len(self.image_ids)} image ids for {len(like)} pictures; give one each")
         drawn = torch.empty(like.shape, dtype=torch.float32)
         for row, image in zip(drawn, self.image_ids, strict=True):
             row.normal_(generator=seeded_generator(self.seed, "noise", image, step, draw))

@@ -2,7 +2,8 @@
 
 simple: Ho, Jain, Abbeel 2020, arXiv:2006.11239, Eq. 14. hybrid, vlb: Nichol, Dhariwal 2021, arXiv:2102.09672.
 min-SNR: Hang et al. 2023, arXiv:2303.09556. ADM's loss types: MSE is `simple` with a fixed variance, else
-`Hybrid(vlb_weight=1/S)`; RESCALED_MSE `Hybrid(vlb_weight=0.001)`; KL `Vlb(vlb_weight=1/S)`; RESCALED_KL `Vlb()`.
+`Hybrid(vlb_weight=1/S)`; RESCALED_MSE `Hybrid(vlb_weight=0.001)`; KL `Vlb(vlb_weight=1/S)`; RESCALED_KL
+`Vlb()`.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ Weight = Literal["uniform", "min_snr"]
 
 
 class Objective(Protocol):
-    """(denoiser, x0, at, eps) -> losses of each picture, (B,): "loss", and its parts "mse" and "vlb" where it has them."""
+    """What a training step minimises, of noise and times that are given."""
 
     def __call__(
         self,
@@ -32,11 +33,13 @@ class Objective(Protocol):
         eps: Tensor,
         cond: Condition,
         logvar: Tensor | None = None,
-    ) -> dict[str, Tensor]: ...
+    ) -> dict[str, Tensor]:
+        """The "loss" of each picture, (B,), and its parts "mse" and "vlb" where it has them."""
+        ...
 
 
 def min_snr_weight(predicts: str, at: At, gamma: float) -> Tensor:
-    """(B,) float64 on the CPU: min(SNR, gamma) on the error of x0 (arXiv:2303.09556 section 3.4), for what is predicted."""
+    """min(SNR, gamma) on the error of x0 (min-SNR section 3.4), for what is predicted: (B,) float64."""
     alpha_bar = at.alpha_bar
     snr = alpha_bar / (1 - alpha_bar)
     weight = snr.clamp(max=gamma)
@@ -51,7 +54,7 @@ def min_snr_weight(predicts: str, at: At, gamma: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Simple:
-    """weight * mean square error of what the network predicts, for networks with a fixed variance (DDPM Eq. 14)."""
+    """weight * mean square error of what the network predicts, its variance fixed (DDPM Eq. 14)."""
 
     weight: Weight = "uniform"
     min_snr_gamma: float = 5.0
@@ -69,10 +72,11 @@ class Simple:
         cond: Condition,
         logvar: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """{"loss", "mse"}; with logvar (B,), a learnt one per time, loss = mse / exp(logvar) + logvar (LDM)."""
+        """{"loss", "mse"}; with a learnt logvar (B,) loss = weight * mse / exp(logvar) + logvar (LDM)."""
         if denoiser.learns_variance:
             raise ValueError(
-                f"objective=simple does not train the {denoiser.variance} variance; use hybrid, or variance=fixed_large"
+                f"objective=simple does not train the {denoiser.variance} variance; "
+                "use hybrid, or variance=fixed_large"
             )
         x = add_noise(x0, eps, at)
         said = denoiser.raw(x, at, cond)
@@ -82,7 +86,7 @@ class Simple:
 
 @dataclass(frozen=True)
 class Vlb:
-    """vlb_weight * S * the bound's term: at weight 1 an unbiased estimate of the bound, bits per dimension (DDPM Eq. 5)."""
+    """vlb_weight * S * the bound's term: at weight 1 an unbiased estimate of the bound (DDPM Eq. 5)."""
 
     vlb_weight: float = 1.0
 
@@ -132,7 +136,8 @@ class Hybrid:
         said, variance = denoiser.split(output)
         if variance is None:
             raise ValueError(
-                f"objective=hybrid has nothing to learn of a {denoiser.variance} variance; use simple, or variance=learned_range"
+                f"objective=hybrid has nothing to learn of a {denoiser.variance} variance; "
+                "use simple, or variance=learned_range"
             )
         mse = mean_over_pixels((denoiser.target(x0, x, at, eps=eps) - said) ** 2)
         frozen = torch.cat([said.detach(), variance], dim=1)

@@ -1,7 +1,7 @@
 """What a network says about x_t, whatever it was trained to predict.
 
-DDPM: Ho, Jain, Abbeel 2020, arXiv:2006.11239. v: Salimans, Ho 2022, arXiv:2202.00512. Learned variance: Nichol,
-Dhariwal 2021, arXiv:2102.09672.
+DDPM: Ho, Jain, Abbeel 2020, arXiv:2006.11239. v: Salimans, Ho 2022, arXiv:2202.00512. Learned variance:
+Nichol, Dhariwal 2021, arXiv:2102.09672.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from unnoise.diffusion.schedule import At
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """x0 and eps, consistent with each other at (x_t, at), and what the network adds about x_{i-1}, (B, C, H, W) each.
+    """x0 and eps, consistent at (x_t, at), and what the network adds about x_{i-1}; (B, C, H, W) each.
 
     With neither `var_fraction` nor `log_variance` the variance of the step is the posterior's.
     """
@@ -59,7 +59,7 @@ def decode_x0(x: Tensor, output: Tensor, at: At) -> Prediction:
 
 
 def decode_v(x: Tensor, output: Tensor, at: At) -> Prediction:
-    """The network says v = alpha eps - sigma x0; so x0 = alpha x_t - sigma v and eps = sigma x_t + alpha v."""
+    """The network says v = alpha eps - sigma x0: x0 = alpha x_t - sigma v, eps = sigma x_t + alpha v."""
     alpha, sigma = at.scales.alpha, at.scales.sigma
     return Prediction(alpha * x - sigma * output, sigma * x + alpha * output)
 

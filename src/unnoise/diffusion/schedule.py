@@ -1,4 +1,4 @@
-"""How much noise each step holds: q(x_t | x0) = N(alpha x0, sigma^2), alpha^2 = alpha_bar, sigma^2 = 1 - alpha_bar.
+"""How much noise a step holds: q(x_t | x0) = N(alpha x0, sigma^2), alpha^2 = alpha_bar = 1 - sigma^2.
 
 DDPM: Ho, Jain, Abbeel 2020, arXiv:2006.11239. IDDPM (cosine): Nichol, Dhariwal 2021, arXiv:2102.09672.
 LDM (scaled_linear, sqrt): Rombach et al. 2022, arXiv:2112.10752.
@@ -26,7 +26,7 @@ def linear_betas(steps: int, start: float | None = None, end: float | None = Non
 
 
 def cosine_betas(steps: int) -> Tensor:
-    """Betas of alpha_bar(u) = cos^2((u + 0.008) / 1.008 * pi/2), u = t/steps, at most 0.999 (IDDPM Eq. 17)."""
+    """Betas of alpha_bar(u) = cos^2((u + 0.008) / 1.008 pi/2), u = t/steps, at most 0.999 (IDDPM Eq. 17)."""
 
     def alpha_bar(u: float) -> float:
         return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
@@ -56,7 +56,7 @@ SCHEDULES: dict[str, Callable[..., Tensor]] = {
 
 
 def make_betas(name: str, steps: int, *, start: float | None = None, end: float | None = None) -> Tensor:
-    """Betas of the named schedule, (steps,) float64; `start` and `end` are its two ends, where it has them."""
+    """Betas of the named schedule, (steps,) float64; `start` and `end` are its ends, where it has them."""
     if name not in SCHEDULES:
         raise ValueError(f"schedule={name!r} is unknown; use one of {', '.join(SCHEDULES)}")
     if steps < 1:
@@ -74,7 +74,8 @@ def make_betas(name: str, steps: int, *, start: float | None = None, end: float 
 class Scales:
     """Coefficients at one grid entry i, each (B, 1, 1, 1), at least float32, rounded once from float64.
 
-    Those of the step i -> i-1 (from `coef_x0` on) are NaN at the landing and at pure noise, where no such step is.
+    Those of the step i -> i-1 (from `coef_x0` on) are NaN at the landing and at pure noise, where no such
+    step is.
     """
 
     alpha: Tensor
@@ -132,8 +133,8 @@ class At:
 class NoiseSchedule:
     """float64 tables on the CPU of a training process, or of a respaced one, or of any grid.
 
-    Betas are the primary table: alpha_bar is their product from `alpha_bar_end` on. An entry with beta 1 (zero
-    signal) is allowed, as in the published code, but only a v-predicting network can be decoded there.
+    Betas are the primary table: alpha_bar is their product from `alpha_bar_end` on. An entry with beta 1
+    (zero signal) is allowed, as in the published code, but only a v-predicting network can be decoded there.
     """
 
     betas: Tensor
@@ -158,7 +159,7 @@ class NoiseSchedule:
 
     @staticmethod
     def from_betas(betas: Tensor, *, rescale: bool = False) -> "NoiseSchedule":
-        """The process with these betas; the network is told t, or t * 1000/S when `rescale`d (IDDPM's default)."""
+        """The process with these betas; the network is told t, or t * 1000/S (IDDPM's default)."""
         steps = len(betas)
         timesteps = torch.arange(steps, dtype=torch.float64)
         return NoiseSchedule(
@@ -209,7 +210,8 @@ class NoiseSchedule:
     def respaced(self, keep: Tensor | Sequence[int], *, end: float = 1.0) -> "NoiseSchedule":
         """The process that visits only the entries `keep` (increasing), landing at alpha_bar `end`.
 
-        betas = 1 - alpha_bar[k] / alpha_bar[previous k] (IDDPM Eq. 19); the network is still told the old timesteps.
+        betas = 1 - alpha_bar[k] / alpha_bar[previous k] (IDDPM Eq. 19); the network is still told the old
+        timesteps.
         """
         kept = torch.as_tensor(keep, dtype=torch.int64)
         if kept.ndim != 1 or len(kept) < 1 or bool((kept.diff() <= 0).any()):
@@ -243,7 +245,7 @@ class NoiseSchedule:
         return {}
 
     def _tables(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The table and the timesteps on a device, cast once and kept: a lookup must cost a training step nothing."""
+        """Table and timesteps on a device, cast once and kept: a lookup must cost a training step nothing."""
         if (device, dtype) not in self._cast:
             nan = torch.full((1,), math.nan, dtype=torch.float64)
             times = torch.cat([nan, self.timesteps, nan])

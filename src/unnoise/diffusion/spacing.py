@@ -1,7 +1,7 @@
 """Which steps of the training process a sampler visits.
 
-Sections and ddimN follow Improved DDPM's code (arXiv:2102.09672), quad DDIM's (arXiv:2010.02502), trailing Lin et al.
-2023 (arXiv:2305.08891).
+Sections and ddimN follow Improved DDPM's code (arXiv:2102.09672), quad DDIM's (arXiv:2010.02502), trailing
+Lin et al. 2023 (arXiv:2305.08891).
 """
 
 import re
@@ -14,8 +14,8 @@ from torch import Tensor
 def space(spec: str | int, steps: int) -> Tensor:
     """Entries of a process of `steps` steps that `spec` keeps: int64, increasing.
 
-    spec: a count 1..steps ("250"), counts for equal sections from the least noisy one on ("90,60,60,20,20"), "ddim25" (an
-    integer stride from 0), "uniform50", "quad50", "trailing50"; "" keeps all.
+    spec: a count 1..steps ("250"), counts for equal sections from the least noisy one on ("90,60,60,20,20"),
+    "ddim25" (an integer stride from 0), "uniform50", "quad50", "trailing50"; "" keeps all.
     """
     text = str(spec).strip()
     if not text:
@@ -29,8 +29,8 @@ def space(spec: str | int, steps: int) -> Tensor:
         return {"uniform": uniform, "quad": quad, "trailing": trailing}[named[1]](count, steps)
     if not re.fullmatch(r"\d+(\s*,\s*\d+)*", text):
         raise ValueError(
-            f'steps={text!r} is not a respacing; use a count such as "250", sections such as "90,60,60,20,20", '
-            '"ddim25", "uniform50", "quad50" or "trailing50"'
+            f'steps={text!r} is not a respacing; use a count such as "250", sections ("90,60,60,20,20"),'
+            ' "ddim25", "uniform50", "quad50" or "trailing50"'
         )
     counts = [int(count) for count in text.split(",")]
     if len(counts) == 1:
@@ -55,8 +55,8 @@ def sections(counts: Sequence[int], steps: int) -> Tensor:
         size = steps // len(counts) + (k < steps % len(counts))
         if count > size:
             raise ValueError(
-                f"steps={','.join(map(str, counts))} asks for {count} of the {size} training steps in section "
-                f"{k + 1} of {len(counts)}; use at most {size} there, or fewer sections"
+                f"steps={','.join(map(str, counts))} asks for {count} of the {size} training steps in "
+                f"section {k + 1} of {len(counts)}; use at most {size} there, or fewer sections"
             )
         stride = (size - 1) / (count - 1) if count > 1 else 1.0
         place = 0.0
@@ -70,7 +70,7 @@ def sections(counts: Sequence[int], steps: int) -> Tensor:
 
 
 def ddim(count: int, steps: int) -> Tensor:
-    """0, stride, 2 stride, ... with the least stride 1..steps-1 that gives exactly `count` entries (ADM's "ddimN")."""
+    """0, stride, 2 stride, ... with the least stride below `steps` giving exactly `count` (ADM's "ddimN")."""
     for stride in range(1, steps):
         if len(range(0, steps, stride)) == count:
             return torch.arange(0, steps, stride)
@@ -89,7 +89,7 @@ def uniform(count: int, steps: int) -> Tensor:
 
 
 def quad(count: int, steps: int) -> Tensor:
-    """floor(u^2), u equally spaced from 0 to sqrt(0.8 steps): DDIM's quadratic steps, repeats moved one up."""
+    """floor(u^2), u equally spaced from 0 to sqrt(0.8 steps): DDIM's quadratic steps, repeats moved up."""
     top = (0.8 * steps) ** 0.5
     stride = top / (count - 1) if count > 1 else 0.0
     places = [k * stride for k in range(count - 1)] + [top if count > 1 else 0.0]

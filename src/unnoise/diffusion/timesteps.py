@@ -13,15 +13,25 @@ from torch import Tensor
 class TimestepSampler(Protocol):
     """A distribution over entries 0..S-1, and how it learns from losses."""
 
-    def probabilities(self) -> Tensor: ...
+    def probabilities(self) -> Tensor:
+        """(S,) float64, summing to 1."""
+        ...
 
-    def sample(self, u: Tensor) -> tuple[Tensor, Tensor]: ...
+    def sample(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Entries (B,) int64 and importance weights (B,) float32, on the CPU, of u (B,) in [0, 1)."""
+        ...
 
-    def update(self, i: Tensor, losses: Tensor) -> None: ...
+    def update(self, i: Tensor, losses: Tensor) -> None:
+        """Learn from the unweighted losses (B,) of the entries i (B,)."""
+        ...
 
-    def state_dict(self) -> dict[str, Tensor]: ...
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that was learnt."""
+        ...
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from a state."""
+        ...
 
 
 def draw(probabilities: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,7 +72,7 @@ class Uniform:
 
 
 class LossSecondMoment:
-    """p proportional to sqrt(mean of the last `history` squared losses), mixed with a uniform share (IDDPM Eq. 18).
+    """p as sqrt(mean of the last `history` squared losses), mixed with a uniform share (IDDPM Eq. 18).
 
     Uniform until every entry has `history` losses.
     """
@@ -70,8 +80,8 @@ class LossSecondMoment:
     def __init__(self, steps: int, history: int = 10, uniform_prob: float = 0.001) -> None:
         if steps < 1 or history < 1 or not 0 <= uniform_prob <= 1:
             raise ValueError(
-                f"steps={steps}, history={history}, uniform_prob={uniform_prob}: use 1 or more steps and losses, "
-                "and a share in [0, 1]"
+                f"steps={steps}, history={history}, uniform_prob={uniform_prob}: use 1 or more steps and "
+                "losses, and a share in [0, 1]"
             )
         self.steps, self.history, self.uniform_prob = steps, history, uniform_prob
         self._losses = torch.zeros(steps, history, dtype=torch.float64)
@@ -93,7 +103,7 @@ class LossSecondMoment:
         return draw(self.probabilities(), u)
 
     def update(self, i: Tensor, losses: Tensor) -> None:
-        """Remember the losses (B,), unweighted, of the entries i (B,) in this order; several ranks gather them first."""
+        """Remember the unweighted losses (B,) of the entries i (B,), in order, of all ranks."""
         for entry, loss in zip(i.tolist(), losses.detach().double().tolist(), strict=True):
             self._losses[entry, self._seen[entry] % self.history] = loss
             self._seen[entry] += 1

@@ -25,7 +25,7 @@ def clip_x0(denoise: Denoise, low: float = -1.0, high: float = 1.0) -> Denoise:
 
 
 def dynamic_threshold(denoise: Denoise, percentile: float = 0.995) -> Denoise:
-    """x0 clamped to [-s, s] and divided by s = max(1, that percentile of |x0|) of each picture (Imagen section 2.3)."""
+    """x0 clamped to [-s, s] over s = max(1, the percentile of |x0|) of each picture (Imagen section 2.3)."""
     if not 0 < percentile <= 1:
         raise ValueError(f"percentile={percentile} is not a share of the pixels; use a number in (0, 1]")
 

@@ -32,7 +32,9 @@ class Sampler(Protocol):
     ascends: ClassVar[bool]
     """Walks towards noise (inversion)."""
 
-    def start(self) -> State: ...
+    def start(self) -> State:
+        """The history before the first step."""
+        ...
 
     def step(
         self,
@@ -45,7 +47,9 @@ class Sampler(Protocol):
         cond: Condition,
         noise: StepNoise,
         guide: Guide | None,
-    ) -> tuple[Tensor, Prediction, State]: ...
+    ) -> tuple[Tensor, Prediction, State]:
+        """Move x from `at` to `to`: the new x, the prediction it moved along, the new history."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +77,9 @@ def run(
 ) -> Iterator[Step]:
     """Walk x (B, C, H, W) from path[0] to path[-1], reporting every step; the last one's x is the result.
 
-    A move to a noisier entry re-noises x by the forward process and clears the history, unless the sampler ascends. x is
-    kept in at least float32. Noise is asked for with the index of the move; no gradient is kept.
+    A move to a noisier entry re-noises x by the forward process and clears the history, unless the sampler
+    ascends. x is kept in at least float32. Noise is asked for with the index of the move; no gradient is
+    kept.
     """
     if guide is not None and not sampler.shifts_mean:
         denoise, guide = fold_guide(denoise, guide), None
@@ -98,6 +103,6 @@ def run(
 
 
 def jump(x: Tensor, at: At, to: At, noise: StepNoise) -> Tensor:
-    """A draw of q(x_to | x_at), to the noisier of two entries: sqrt(r) x + sqrt(1 - r) z, r the ratio of alpha_bar."""
+    """A draw of q(x_to | x_at), `to` the noisier: sqrt(r) x + sqrt(1 - r) z, r the ratio of alpha_bar."""
     ratio = to.alpha_bar / at.alpha_bar
     return at.cast(ratio.sqrt()) * x + at.cast((1 - ratio).sqrt()) * noise(x)

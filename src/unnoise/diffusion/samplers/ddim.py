@@ -14,7 +14,7 @@ from unnoise.diffusion.schedule import At
 
 @dataclass(frozen=True)
 class Ddim:
-    """x' = alpha' x0 + sqrt(sigma'^2 - std^2) eps + std z (DDIM Eq. 12), std = eta * the posterior's (Eq. 16)."""
+    """x' = alpha' x0 + sqrt(sigma'^2 - std^2) eps + std z (DDIM Eq. 12), std eta times the posterior's."""
 
     eta: float = 0.0
     """0 is deterministic, 1 has the noise of ancestral sampling."""

@@ -19,7 +19,7 @@ class Ddpm:
     """x_{i-1} = mean + sqrt(variance) z, the mean shifted by variance * guide."""
 
     guide_at: Literal["x_t", "mean"] = "x_t"
-    """Where the guide is worked out: at x_t as ADM's code does, or at the predicted mean as its paper says."""
+    """Where the guide is worked out: at x_t as in ADM's code, or at the predicted mean as in its paper."""
 
     order: ClassVar[int | None] = None
     shifts_mean: ClassVar[bool] = True
@@ -43,7 +43,8 @@ class Ddpm:
         """One entry down; no noise is added on landing at alpha_bar 1."""
         if to.schedule is not at.schedule or not bool((to.i == at.i - 1).all()):
             raise ValueError(
-                f"ancestral sampling goes from entry {at.i[0]} to {at.i[0] - 1}, not {to.i[0]}; respace the schedule instead"
+                f"ancestral sampling goes from entry {at.i[0]} to {at.i[0] - 1}, not {to.i[0]}; "
+                "respace the schedule to leave entries out"
             )
         prediction = denoise(x, at, cond)
         reversal = reverse(prediction, x, at)
