@@ -1,1 +1,8 @@
+"""Data sets: folders, zips, npz, idx, built-ins and hub sets, decoded once, in an order that the seed alone decides."""
 
+from unnoise.data.builtin import BUILTINS
+from unnoise.data.dataset import Batch, Dataset
+from unnoise.data.opening import open_data
+from unnoise.data.report import DataReport
+
+__all__ = ["BUILTINS", "Batch", "DataReport", "Dataset", "open_data"]

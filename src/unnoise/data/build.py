@@ -1,0 +1,243 @@
+"""Decodes a data set once, several pictures at a time and in bounded memory, into the rows that the cache stores."""
+
+import os
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from unnoise.data import decode
+from unnoise.data.crop import center_crop, halve, largest_shorter
+from unnoise.data.decode import BrokenPicture, Decoding, Header, UnreadablePicture
+from unnoise.data.source import Read, Source
+
+Progress = Callable[[int, int], None]
+"""Called with (pictures done, pictures in all)."""
+_IN_FLIGHT = 2**26
+"""Pixels decoded at a time by all workers together; a larger picture waits to be alone."""
+_CHUNK_BYTES = 2**22
+_SIZES_KEPT = 100
+_NOTES_KEPT = 5
+LONG, TINY = 16, 8
+"""Sides differing by this factor, or pictures enlarged by it, are worth a warning."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What pictures are made into: squares of `size`, or, for random crops, whole pictures after their halvings."""
+
+    size: int
+    whole: bool
+    decoding: Decoding
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """One picture decoded: its pixels (H, W, C) and sides as stored, or why not."""
+
+    pixels: np.ndarray | None
+    sides: tuple[int, int] = (0, 0)
+    reason: str = ""
+    unreadable: bool = False
+
+
+@dataclass(eq=False)
+class Tally:
+    """What was met while decoding, added up."""
+
+    broken: list[tuple[int, str]] = field(default_factory=list)
+    unreadable: list[int] = field(default_factory=list)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    rows: list[tuple[int, int, int]] = field(default_factory=list)
+    offset: int = 0
+    upscaled: int = 0
+    colour: bool = False
+    odd: list[str] = field(default_factory=list)
+    odd_count: int = 0
+
+    def add(self, index: int, name: str, outcome: Outcome, shape: Shape) -> np.ndarray | None:
+        """Counts one picture and returns its pixels if it has any."""
+        if outcome.pixels is None:
+            self.broken.append((index, outcome.reason))
+            if outcome.unreadable:
+                self.unreadable.append(index)
+            return None
+        pixels, (width, height) = outcome.pixels, outcome.sides
+        self.sizes[width, height] += 1
+        self.upscaled += min(width, height) < shape.size
+        if shape.whole:
+            self.rows.append((self.offset, *pixels.shape[:2]))
+        self.offset += pixels.size
+        if not self.colour and pixels.shape[2] == 3:
+            self.colour = bool((pixels != pixels[..., :1]).any())
+        if max(width, height) > LONG * min(width, height) or shape.size > TINY * min(width, height):
+            self.odd_count += 1
+            if len(self.odd) < _NOTES_KEPT:
+                self.odd.append(f"{name} is {width}x{height}")
+        return pixels
+
+    def facts(self, shape: Shape) -> dict[str, Any]:
+        """The tally for the cache's footer."""
+        most = [[*sides, k] for sides, k in self.sizes.most_common(_SIZES_KEPT)]
+        return {
+            "size": shape.size,
+            "channels": shape.decoding.channels,
+            "pictures": sum(self.sizes.values()),
+            "broken": self.broken,
+            "unreadable": self.unreadable,
+            "sizes": most,
+            "different_sizes": len(self.sizes),
+            "upscaled": self.upscaled,
+            "colour": self.colour,
+            "odd": self.odd,
+            "odd_count": self.odd_count,
+        }
+
+
+def survey(source: Source, decoding: Decoding, *, sides: bool) -> tuple[Counter[tuple[int, int]], bool]:
+    """Sizes of the pictures and whether all are certainly grey, from their headers.
+
+    Without `sides` it stops at the first picture that may hold colour.
+    """
+    if source.shape is not None:
+        height, width, channels = source.shape
+        return Counter({(width, height): source.count}), channels == 1
+
+    def look(read: Read) -> Header | None:
+        try:
+            raw = read()
+            if isinstance(raw, np.ndarray):
+                return Header(raw.shape[1], raw.shape[0], raw.shape[2] == 1)
+            return decode.header(raw, decoding)
+        except BrokenPicture:
+            return None
+
+    sizes: Counter[tuple[int, int]] = Counter()
+    grey = True
+    with decode.quiet(), _workers() as pool:
+        for found in _in_order(pool, look, source.reads(), 64):
+            for seen in found:
+                if seen is not None:
+                    sizes[seen.width, seen.height] += 1
+                    grey &= seen.grey
+            if not sides and not grey:
+                break
+    return sizes, grey
+
+
+def decoded(source: Source, shape: Shape, tally: Tally, on_progress: Progress | None) -> Iterator[np.ndarray]:
+    """The pixels of the good pictures in order, (H, W, C) uint8 each; `tally` is filled on the way."""
+    budget = Budget(_IN_FLIGHT)
+
+    def work(read: Read) -> Outcome:
+        return prepare(read, shape, budget)
+
+    each = shape.size**2 * shape.decoding.channels * (4 if shape.whole else 1)
+    chunk = int(np.clip(_CHUNK_BYTES // each, 1, 64))
+    done = 0
+    with decode.quiet(), _workers() as pool:
+        for outcomes in _in_order(pool, work, source.reads(), chunk):
+            for outcome in outcomes:
+                pixels = tally.add(done, source.name_of(done), outcome, shape)
+                done += 1
+                if pixels is not None:
+                    yield pixels
+            if on_progress is not None:
+                on_progress(done, source.count)
+
+
+def prepare(read: Read, shape: Shape, budget: "Budget") -> Outcome:
+    """One picture read, decoded and cut to shape."""
+    try:
+        raw = read()
+        if isinstance(raw, np.ndarray):
+            bands = decode.from_pixels(raw, shape.decoding)
+            return Outcome(_shaped(bands, shape), (raw.shape[1], raw.shape[0]))
+        with decode.opened(raw, shape.decoding.max_pixels) as image, budget.taken(image.width * image.height):
+            image = decode.upright(image, shape.decoding)
+            return Outcome(_shaped([image], shape), image.size)
+    except UnreadablePicture as error:
+        return Outcome(None, reason=str(error), unreadable=True)
+    except BrokenPicture as error:
+        return Outcome(None, reason=str(error))
+
+
+def readable(source: Source, wanted: list[int]) -> bool:
+    """Whether any of these pictures, whose bytes could not be had before, can be had now."""
+    left = set(wanted)
+    for k, read in enumerate(source.reads() if left else ()):
+        if k in left:
+            left.discard(k)
+            try:
+                raw = read()
+                if isinstance(raw, Path):
+                    raw.open("rb").close()
+                return True
+            except (OSError, UnreadablePicture):
+                pass
+        if not left:
+            break
+    return False
+
+
+@dataclass(eq=False)
+class Budget:
+    """Bounds the pixels being decoded at once; one that alone exceeds the bound waits until nothing else is."""
+
+    bound: int
+    used: int = 0
+    change: threading.Condition = field(default_factory=threading.Condition)
+
+    @contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        """Holds `pixels` of the budget."""
+        share = min(pixels, self.bound)
+        with self.change:
+            self.change.wait_for(lambda: self.used + share <= self.bound)
+            self.used += share
+        try:
+            yield
+        finally:
+            with self.change:
+                self.used -= share
+                self.change.notify_all()
+
+
+def _shaped(bands: list[Image.Image], shape: Shape) -> np.ndarray:
+    if not shape.whole:
+        return np.concatenate([center_crop(band, shape.size) for band in bands], axis=2)
+    halved = [np.asarray(halve(band, largest_shorter(shape.size))) for band in bands]
+    return np.concatenate([band[..., None] if band.ndim == 2 else band for band in halved], axis=2)
+
+
+@contextmanager
+def _workers() -> Iterator[Executor]:
+    """Threads, not processes: Pillow lets go of the interpreter while it decodes and resizes."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    pool = ThreadPoolExecutor(min(16, count), thread_name_prefix="decode")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_order(
+    pool: Executor, work: Callable[[Read], Any], reads: Iterator[Read], chunk: int
+) -> Iterator[list[Any]]:
+    """work() of every read, in order, a chunk at a time, with only a few chunks under way."""
+    ahead = 2 * getattr(pool, "_max_workers", 1)
+    waiting: deque[Any] = deque()
+    while part := list(islice(reads, chunk)):
+        waiting.append(pool.submit(lambda part=part: [work(read) for read in part]))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
