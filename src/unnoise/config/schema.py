@@ -56,6 +56,10 @@ class DataConfig:
     """Refuse a data set with a broken picture instead of naming and skipping it."""
     cache: str | None = None
     """Folder of the decoded cache; None takes the user's cache folder."""
+    max_pixels: int = 134_217_728
+    """Pictures of more pixels are refused before they are decoded, as broken."""
+    hub_limit: int = 200_000
+    """Pictures taken from a Hugging Face data set at most, the first ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
