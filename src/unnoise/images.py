@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,31 @@ def _write(
         text = text[:-1]
         shown = text.rstrip() + "\u2026"
     draw.text((at[0] + box[0] / 2, at[1] + box[1] / 2), shown, fill=_INK, font=font, anchor="mm")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageBatch:
+    """Finished pictures in the order of their ids."""
+
+    pixels: Tensor
+    """uint8 (B, H, W, C) on the CPU."""
+    labels: Tensor | None
+    """(B,) int64; None for an unconditional model."""
+    ids: tuple[int, ...]
+    """Picture k of a seed is the same in every batch."""
+    names: tuple[str, ...] = ()
+    """The class of every picture; empty for an unconditional model."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def pictures(self) -> list[Image.Image]:
+        """The pictures one by one, for Pillow."""
+        return [to_pil(p) for p in self.pixels]
+
+    def grid(self, columns: int | None = None) -> Image.Image:
+        """All pictures on one sheet, with the names of their classes."""
+        return Image.fromarray(grid(self.pixels, columns, self.names or None))
 
 
 @contextmanager

@@ -1,0 +1,179 @@
+"""`unnoise sample`: draw pictures with a trained model into a folder."""
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unnoise.config.schema import GenerateRequest
+
+if TYPE_CHECKING:
+    from unnoise.generate import ImageBatch, Progress
+
+_DEFAULT = GenerateRequest()
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command(name="sample")(sample)
+
+
+def sample(
+    model: Annotated[Path, typer.Argument(help="A model.safetensors, or a run directory.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures; the same command continues there.")],
+    n: Annotated[int, typer.Option("-n", help="How many pictures.")] = _DEFAULT.n,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="Class name or index; repeat for several in turn. Default: all in turn."),
+    ] = None,
+    sampler: Annotated[str, typer.Option(help="ddim or ddpm.")] = _DEFAULT.sampler,
+    steps: Annotated[
+        str, typer.Option(help="A count, ddim25, sections 90,60,60,20,20, quad50 or trailing50.")
+    ] = _DEFAULT.steps,
+    eta: Annotated[float, typer.Option(help="Noise of DDIM: 0 none, 1 as much as DDPM.")] = _DEFAULT.eta,
+    guidance: Annotated[
+        float, typer.Option(help="Scale of classifier-free guidance; 1 is off.")
+    ] = _DEFAULT.guidance,
+    clip: Annotated[
+        str, typer.Option(help="Of the predicted picture: auto, none, static or dynamic.")
+    ] = _DEFAULT.clip,
+    seed: Annotated[int, typer.Option(help="Picture k depends on seed and k alone.")] = _DEFAULT.seed,
+    first: Annotated[int, typer.Option(metavar="K", help="Index of the first picture.")] = _DEFAULT.first,
+    npz: Annotated[bool, typer.Option("--npz", help="One npz file in ADM's layout instead of PNGs.")] = False,
+    grid: Annotated[bool, typer.Option(help="Write grid.png too.")] = True,
+    frames: Annotated[bool, typer.Option("--frames", help="Write denoising.gif too.")] = False,
+    batch_size: Annotated[int, typer.Option(help="Pictures drawn side by side.")] = _DEFAULT.batch_size,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Pictures equal to the bit, however they are batched.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = _DEFAULT.device,
+    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = _DEFAULT.precision,
+) -> None:
+    """Draw pictures with a trained model. The same command continues an interrupted job."""
+    values = {
+        "n": n, "labels": label or [], "sampler": sampler, "steps": steps, "eta": eta, "guidance": guidance,
+        "clip": clip, "seed": seed, "first": first, "batch_size": batch_size, "exact": exact,
+        "precision": precision,
+    }  # fmt: skip
+    begun = time.monotonic()
+    with stoppable():
+        import hashlib
+
+        from unnoise import __version__, distributed
+        from unnoise.config.load import from_dict
+        from unnoise.generate import plan
+        from unnoise.job import Job, run_job
+        from unnoise.model import find_model, load_model
+
+        request = from_dict(GenerateRequest, values)
+        file = find_model(model)
+        with distributed.processes(device) as chosen:
+            ready = plan(load_model(file, chosen), request)
+            with open(file, "rb") as content:
+                weights = hashlib.file_digest(content, "sha256").hexdigest()
+            about = {"Software": f"unnoise {__version__}", "model-sha256": weights}
+            with Meter(n, ready.steps, show=distributed.is_main()) as meter:
+                job = Job(
+                    out=out, weights=weights, npz=npz, grid=grid, frames=frames, about=about,
+                    on_begin=meter.begin, on_step=meter.step, on_batch=meter.batch,
+                )  # fmt: skip
+                try:
+                    written = run_job(ready, job)
+                except Stopped:
+                    _say(f"stopped; {meter.done} pictures were drawn now, the same command continues")
+                    raise
+                except FloatingPointError as error:
+                    _say(str(error))
+                    raise typer.Exit(1) from None
+                except OSError as error:
+                    hint = f"{error.strerror or error}; the same command continues when that is put right"
+                    raise OSError(error.errno, hint, error.filename or str(out)) from None
+            if distributed.is_main():
+                typer.echo(f"{meter.summary(time.monotonic() - begun)}: {written}")
+                if grid:
+                    typer.echo(f"grid: {out / 'grid.png'}")
+
+
+class Stopped(BaseException):
+    """A signal asked to stop."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(number)
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """SIGINT and SIGTERM raise Stopped inside, and leave with exit status 130 or 143."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except Stopped as stopped:
+        raise typer.Exit(128 + stopped.number) from None
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class Meter:
+    """The progress line on stderr, when that is a terminal, and the count of pictures."""
+
+    def __init__(self, wanted: int, steps: int, *, show: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.wanted, self.steps, self.todo, self.done = wanted, steps, 0, 0
+        console = Console(stderr=True)
+        self.progress = Progress(
+            TextColumn("drawing"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not (show and console.is_terminal),
+        )
+        self.task = self.progress.add_task("", total=wanted, rate="", start=False)
+
+    def __enter__(self) -> "Meter":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def begin(self, todo: int) -> None:
+        """So many pictures are to be drawn by this process."""
+        self.todo, self.began = todo, time.monotonic()
+        self.progress.update(self.task, total=todo)
+        self.progress.start_task(self.task)
+
+    def step(self, progress: "Progress") -> None:
+        """A batch is one step further."""
+        part = self.done + min(len(progress.ids), self.todo - self.done) * progress.step / self.steps
+        rate = part / max(time.monotonic() - self.began, 1e-9)
+        self.progress.update(self.task, completed=part, rate=f"{rate:.3g} pictures/s")
+
+    def batch(self, batch: "ImageBatch") -> None:
+        """A batch is written."""
+        self.done += len(batch)
+
+    def summary(self, seconds: float) -> str:
+        """What was done, for people."""
+        there = f" ({self.wanted} with those that were there)" if self.done < self.wanted else ""
+        return f"{self.done} pictures drawn in {seconds:.1f} s{there}"
+
+
+def _say(text: str) -> None:
+    print(f"unnoise: {text}", file=sys.stderr)

@@ -1,0 +1,291 @@
+"""From a request to pictures: the only place that puts guidance, clipping and sampler together."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unnoise.classes import find_class
+from unnoise.config.load import from_dict, nearest, to_dict
+from unnoise.config.schema import GenerateRequest
+from unnoise.diffusion.condition import Condition, null
+from unnoise.diffusion.guidance import classifier_free
+from unnoise.diffusion.noise import SeededNoise
+from unnoise.diffusion.prediction import Denoise, Prediction
+from unnoise.diffusion.samplers import SAMPLERS
+from unnoise.diffusion.schedule import At, NoiseSchedule
+from unnoise.diffusion.spacing import space
+from unnoise.diffusion.transforms import clip_x0, dynamic_threshold
+from unnoise.diffusion.walk import run
+from unnoise.distributed import choose_device
+from unnoise.images import ImageBatch, to_pixels
+from unnoise.model import Model
+
+EXACT_BATCH = 8
+"""Pictures that go through the network together when a request is `exact`, whatever its batch size."""
+SAMPLER_OPTIONS = ("eta",)
+"""Fields of GenerateRequest that belong to the samplers that have a field of this name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Progress:
+    """One step done for one batch; raise an exception in the callback to stop."""
+
+    ids: tuple[int, ...]
+    step: int
+    """Steps done, from 1."""
+    steps: int
+    x: Tensor
+    """(B, C, H, W) after the step, still noisy but at the last one."""
+    x0: Tensor
+    """(B, C, H, W), the picture that the step moved towards."""
+
+
+OnStep = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A request made ready for one model: everything checked, nothing drawn."""
+
+    request: GenerateRequest
+    model: Model
+    sampler: Any
+    schedule: NoiseSchedule
+    labels: tuple[int, ...]
+    """Classes that the pictures take in turn; empty for an unconditional model."""
+    denoise: Denoise
+    shape: tuple[int, int, int]
+    """(C, H, W) of a picture."""
+    dtype: torch.dtype
+    """Type that the network computes in."""
+
+    @property
+    def steps(self) -> int:
+        """Steps from noise to picture."""
+        return self.schedule.steps
+
+    @property
+    def precision(self) -> str:
+        """Name of the type that the network computes in."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.model.device
+
+    @property
+    def ids(self) -> range:
+        """The pictures asked for."""
+        return range(self.request.first, self.request.first + self.request.n)
+
+    def label(self, k: int) -> int | None:
+        """The class of picture k."""
+        return self.labels[k % len(self.labels)] if self.labels else None
+
+    def name(self, k: int) -> str:
+        """The class name of picture k; its number where classes have no names, "" without classes."""
+        label = self.label(k)
+        if label is None:
+            return ""
+        return self.model.classes[label] if self.model.classes else str(label)
+
+
+def plan(model: Model, request: GenerateRequest) -> Plan:
+    """Check a request against a model. ValueError says what does not fit and what would."""
+    request = from_dict(GenerateRequest, to_dict(request))
+    _check_numbers(request)
+    config = model.config
+    dtype = compute_dtype(request.precision, model.device)
+    steps = space(request.steps, model.schedule.steps)
+    return Plan(
+        request=request,
+        model=model,
+        sampler=_sampler(request),
+        schedule=model.schedule.respaced(steps),
+        labels=_labels(model, request.labels),
+        denoise=_denoise(model, request, dtype),
+        shape=(config.channels, config.image_size, config.image_size),
+        dtype=dtype,
+    )
+
+
+def generate(
+    model: Model,
+    request: GenerateRequest,
+    *,
+    ids: Sequence[int] | None = None,
+    on_step: OnStep | None = None,
+) -> Iterator[ImageBatch]:
+    """Draw the pictures of a request, or those of its `ids`, batch by batch in order.
+
+    Refuses at once, draws as it is iterated. `on_step` is called after every step of every batch. The network
+    is in evaluation mode while pictures are drawn; it moves to the device that the request names.
+    """
+    if request.device != "auto":
+        model.to(choose_device(request.device))
+    ready = plan(model, request)
+    return draw(ready, ready.ids if ids is None else ids, on_step)
+
+
+def sample(model: Model, *, on_step: OnStep | None = None, **options: Any) -> ImageBatch:
+    """All pictures of a request at once; `options` are the fields of GenerateRequest, labels one or many."""
+    labels = options.get("labels", ())
+    options["labels"] = [labels] if isinstance(labels, str | int) else list(labels)
+    batches = list(generate(model, from_dict(GenerateRequest, options), on_step=on_step))
+    labelled = [b.labels for b in batches if b.labels is not None]
+    return ImageBatch(
+        torch.cat([b.pixels for b in batches]),
+        torch.cat(labelled) if labelled else None,
+        sum((b.ids for b in batches), ()),
+        sum((b.names for b in batches), ()),
+    )
+
+
+def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The type a network computes in: for "auto" bfloat16 where the hardware has fast arithmetic for it."""
+    if precision != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+    fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _in_dtype(denoise: Denoise, dtype: torch.dtype) -> Denoise:
+    """The denoiser under autocast; what it returns is float32 all the same."""
+    if dtype == torch.float32:
+        return denoise
+
+    def cast(x: Tensor, at: At, cond: Condition) -> Prediction:
+        with torch.autocast(x.device.type, dtype):
+            return denoise(x, at, cond)
+
+    return cast
+
+
+def _check_numbers(request: GenerateRequest) -> None:
+    for name, least in (("n", 1), ("first", 0), ("batch_size", 1)):
+        value = getattr(request, name)
+        if value < least:
+            raise ValueError(f"{name}={value} is too small; use {least} or more")
+    if request.sampler not in SAMPLERS or SAMPLERS[request.sampler].ascends:
+        known = [name for name, kind in SAMPLERS.items() if not kind.ascends]
+        raise ValueError(
+            f"sampler={request.sampler!r} does not draw pictures{nearest(request.sampler, known)} "
+            f"(there are: {', '.join(known)})"
+        )
+
+
+def _sampler(request: GenerateRequest) -> Any:
+    """The sampler with its options; an option that it does not have must be left at its default."""
+    kind = SAMPLERS[request.sampler]
+    has = {field.name for field in dataclasses.fields(kind)}
+    for name in SAMPLER_OPTIONS:
+        if name not in has and getattr(request, name) != getattr(GenerateRequest(), name):
+            raise ValueError(
+                f"{name}={getattr(request, name)} means nothing to sampler {request.sampler}; "
+                f"leave it out, or use {' or '.join(_samplers_with(name))}"
+            )
+    return kind(**{name: getattr(request, name) for name in SAMPLER_OPTIONS if name in has})
+
+
+def _samplers_with(option: str) -> list[str]:
+    return [
+        name
+        for name, kind in SAMPLERS.items()
+        if not kind.ascends and option in {field.name for field in dataclasses.fields(kind)}
+    ]
+
+
+def _labels(model: Model, wanted: Sequence[str]) -> tuple[int, ...]:
+    """Class indices that the pictures take in turn."""
+    rows = model.config.network.classes
+    if rows is None:
+        if wanted:
+            raise ValueError(
+                f"label {wanted[0]!r}: this model is unconditional, it knows no classes; leave labels out"
+            )
+        return ()
+    count = rows - (model.null_label is not None)
+    names = model.classes or tuple(map(str, range(count)))
+    return tuple(find_class(label, names) for label in wanted) or tuple(range(count))
+
+
+def _denoise(model: Model, request: GenerateRequest, dtype: torch.dtype) -> Denoise:
+    """The network under classifier-free guidance, then clipped: guided predictions leave [-1, 1] most."""
+    denoise = _in_dtype(model.denoiser, dtype)
+    if request.guidance != 1:
+        if model.null_label is None:
+            why = (
+                "it was trained without label dropout, so it cannot draw without a class"
+                if model.config.network.classes
+                else "it is unconditional"
+            )
+            raise ValueError(f"guidance={request.guidance:g} cannot work with this model: {why}; use 1")
+        nothing = functools.partial(null, drop={"label": model.null_label})
+        denoise = classifier_free(denoise, nothing, request.guidance)
+    if request.clip == "dynamic":
+        return dynamic_threshold(denoise, request.clip_percentile)
+    return denoise if request.clip == "none" else clip_x0(denoise)
+
+
+def draw(ready: Plan, ids: Sequence[int], on_step: OnStep | None = None) -> Iterator[ImageBatch]:
+    """The pictures `ids` (increasing) of a plan, batch by batch, drawn as they are asked for."""
+    # An exact request draws whole blocks of neighbours, every picture always in the same place of its block:
+    # kernels round differently with the shape of a batch and the place in it.
+    exact = ready.request.exact
+    size = EXACT_BATCH if exact else ready.request.batch_size
+    rest = list(ids)
+    while rest:
+        if exact:
+            block = rest[0] // size
+            wanted = [k for k in rest[:size] if k // size == block]
+            drawn = list(range(block * size, (block + 1) * size))
+        else:
+            wanted = drawn = rest[:size]
+        rest = rest[len(wanted) :]
+        pixels = _draw(ready, drawn, on_step)
+        kept = [drawn.index(k) for k in wanted]
+        labels = [ready.label(k) for k in wanted] if ready.labels else None
+        yield ImageBatch(
+            pixels[kept],
+            None if labels is None else torch.tensor(labels),
+            tuple(wanted),
+            tuple(ready.name(k) for k in wanted) if ready.labels else (),
+        )
+
+
+def _draw(ready: Plan, ids: list[int], on_step: OnStep | None) -> Tensor:
+    """The pictures `ids` side by side through all steps; uint8 (B, H, W, C) on the CPU."""
+    model = ready.model
+    noise = SeededNoise(ready.request.seed, ids)
+    with _evaluating(model):
+        like = torch.empty(len(ids), *ready.shape, device=model.device)
+        label = torch.tensor([ready.label(k) for k in ids], device=model.device) if ready.labels else None
+        path = ready.schedule.path(like)
+        x = noise(like, step=-1, draw=0)
+        for step in run(ready.sampler, ready.denoise, x, path, cond=Condition(label=label), noise=noise):
+            x = step.x
+            if on_step is not None:
+                on_step(Progress(tuple(ids), step.index + 1, ready.steps, x, step.prediction.x0))
+        broken = (~torch.isfinite(x)).flatten(1).any(1).tolist()
+    if any(broken):
+        names = ", ".join(str(k) for k, bad in zip(ids, broken, strict=True) if bad)
+        raise FloatingPointError(f"not a number in picture {names}; try precision float32, or less guidance")
+    return to_pixels(x).cpu()
+
+
+@contextlib.contextmanager
+def _evaluating(model: Model) -> Iterator[None]:
+    """Dropout off meanwhile, and as it was afterwards."""
+    training = model.network.training
+    model.network.eval()
+    try:
+        yield
+    finally:
+        model.network.train(training)

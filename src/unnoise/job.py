@@ -1,0 +1,131 @@
+"""A sampling job: draws what a folder still lacks, alone or beside other processes; grid and animation."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unnoise import distributed
+from unnoise.config.load import to_dict
+from unnoise.generate import ImageBatch, Plan, Progress, draw
+from unnoise.images import grid, save_animation, save_png, to_pixels
+from unnoise.store import NpzFile, PngFolder, claim, identity
+
+GRID = "grid.png"
+ANIMATION = "denoising.gif"
+ROWS = 8
+FRAMES = 48
+FRAME_VALUES = 2**22
+"""Grey levels of one frame of an animation, at most: all frames are held in memory until the last step."""
+
+
+def _ignore(_: Any) -> None:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is written besides the pictures, and who is told about it."""
+
+    out: Path
+    weights: str
+    """SHA-256 of the model file."""
+    npz: bool = False
+    """One file in ADM's layout instead of PNGs."""
+    grid: bool = True
+    frames: bool = False
+    """An animation of the denoising of the grid's pictures."""
+    about: Mapping[str, str] = field(default_factory=dict)
+    """Texts for every PNG."""
+    on_begin: Callable[[int], None] = _ignore
+    """Told how many pictures this process has to draw."""
+    on_step: Callable[[Progress], None] = _ignore
+    on_batch: Callable[[ImageBatch], None] = _ignore
+
+
+def run_job(plan: Plan, job: Job) -> Path:
+    """Draw and write whatever is missing; returns the folder, or the npz file.
+
+    ValueError when the folder holds something else. Stopped at any moment, it continues when called again.
+    Under torchrun every process draws its share of the pictures, the same ones as a single process would.
+    """
+    out = job.out
+    store = NpzFile(out, plan) if job.npz else PngFolder(out, plan, job.about)
+    distributed.on_main(lambda: claim(out, identity(plan, job.weights), store.files()), plan.device)
+    film = Film(plan, job.on_step) if job.frames and not (out / ANIMATION).exists() else None
+    missing = _to_draw(plan, store, film)
+    distributed.barrier()  # a process must not see another's first pictures as done
+    job.on_begin(len(missing))
+    filming = film if film and distributed.is_main() else None
+    for batch in draw(plan, missing, filming or job.on_step):
+        store.add(batch)
+        job.on_batch(batch)
+    distributed.barrier()
+    if not distributed.is_main():
+        return out
+    if job.grid:
+        save_grid(plan, store, out / GRID, job.about)
+    if filming:
+        save_animation(out / ANIMATION, filming.frames())
+    return store.finish()
+
+
+def _to_draw(plan: Plan, store: "NpzFile | PngFolder", film: "Film | None") -> list[int]:
+    """The pictures that this process draws, in order; the first process draws all of an animation's."""
+    mine = [plan.ids[position] for position in distributed.share(plan.request.n)]
+    missing = set(store.missing(mine))
+    if film:
+        missing = missing | set(film.ids) if distributed.is_main() else missing - set(film.ids)
+    return sorted(missing)
+
+
+def columns(plan: Plan) -> int:
+    """Columns of the grid: one a class where they fit, else a square of at most ROWS * ROWS."""
+    classes = len(plan.labels)
+    return classes if 2 <= classes <= 12 else min(ROWS, math.ceil(math.sqrt(plan.request.n)))
+
+
+def shown(plan: Plan) -> int:
+    """Pictures in the grid: the first ones."""
+    return min(plan.request.n, columns(plan) * ROWS)
+
+
+def sheet(plan: Plan, pixels: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+    """The first pictures of a plan as one, with class names; uint8 (height, width, 3)."""
+    names = [plan.name(k) for k in plan.ids[: len(pixels)]] if plan.labels else None
+    return grid(np.asarray(pixels), columns(plan), names)
+
+
+def save_grid(plan: Plan, store: "NpzFile | PngFolder", path: Path, about: Mapping[str, str]) -> None:
+    """Write the grid of the first pictures with the request that draws them."""
+    count = shown(plan)
+    labels = [plan.name(k) for k in range(len(plan.labels))]
+    request = to_dict(plan.request) | {"n": count, "labels": labels, "precision": plan.precision}
+    save_png(path, sheet(plan, store.read(count)), request, about=about)
+
+
+class Film:
+    """Collects the first pictures at evenly chosen steps while they are drawn."""
+
+    def __init__(self, plan: Plan, on_step: Callable[[Progress], None] = _ignore) -> None:
+        self.plan, self.on_step = plan, on_step
+        count = min(shown(plan), max(1, FRAME_VALUES // math.prod(plan.shape)))
+        self.ids = list(plan.ids[:count])
+        self.chosen = sorted({round(s) for s in np.linspace(1, plan.steps, min(plan.steps, FRAMES))})
+        self.seen: dict[tuple[int, int], np.ndarray] = {}
+
+    def __call__(self, progress: Progress) -> None:
+        """Keep what a step shows of the pictures on film."""
+        if progress.step in self.chosen and progress.ids[0] <= self.ids[-1]:
+            pixels = to_pixels(progress.x).cpu().numpy()
+            for k, picture in zip(progress.ids, pixels, strict=True):
+                if self.ids[0] <= k <= self.ids[-1]:
+                    self.seen[progress.step, k] = picture
+        self.on_step(progress)
+
+    def frames(self) -> list[np.ndarray]:
+        """One sheet a chosen step."""
+        return [sheet(self.plan, [self.seen[step, k] for k in self.ids]) for step in self.chosen]
