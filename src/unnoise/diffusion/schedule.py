@@ -6,7 +6,7 @@ LDM (scaled_linear, sqrt): Rombach et al. 2022, arXiv:2112.10752.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import torch
@@ -239,6 +239,10 @@ class NoiseSchedule:
             *(self.betas.log(), self.log_variance_large),
         ]
         return torch.stack(marginal + [torch.cat([nan, row, nan]) for row in steps])
+
+    def table(self, name: str) -> Tensor:
+        """One of the fields of `Scales` over all entries, (S,) float64."""
+        return self._table[[field.name for field in fields(Scales)].index(name), 1:-1]
 
     @cached_property
     def _cast(self) -> dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]]:
