@@ -68,4 +68,4 @@ def train(
     with TrainProgress(out) as progress:
         result = run(config, out, on_event=progress)
     progress.summary(result)
-    raise typer.Exit(progress.exit_status(result))
+    raise typer.Exit(result.exit_status)

@@ -1,0 +1,118 @@
+"""What a training run shows on the terminal: one live line, or a plain line now and then in a log."""
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+if TYPE_CHECKING:
+    from unnoise.train.events import Event, StepDone, TrainResult
+
+QUIET_SECONDS = 15.0
+"""Between two plain lines where there is no terminal."""
+
+
+class TrainProgress:
+    """A listener of `unnoise.train` that draws on stderr; `shown` is False in all processes but the first."""
+
+    def __init__(self, out: Path, *, shown: bool = True) -> None:
+        self._out = out
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=not shown)
+        self._live = self._console.is_terminal and shown
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+            console=self._console,
+            transient=True,
+            disable=not self._live,
+        )
+        self._task = self._bar.add_task("training", total=None, facts="", visible=False)
+        self._last = 0.0
+
+    def __enter__(self) -> "TrainProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, event: "Event") -> None:
+        """Show one event."""
+        from unnoise.train import events
+
+        match event:
+            case events.DataFound(lines=lines):
+                for line in lines:
+                    self.say(line)
+            case events.Measured():
+                self.say(
+                    f"estimate: {duration(event.seconds)} for {event.steps} steps of "
+                    f"{event.step_seconds:.3g} s, {memory(event.memory)}, {event.micro_batch} pictures a pass"
+                )
+            case events.Started():
+                verb = f"continuing at step {event.step}" if event.step else "starting"
+                processes = f", {event.processes} processes" if event.processes > 1 else ""
+                size = f"{event.parameters / 1e6:.2f} million parameters"
+                self.say(f"{verb}: {size} on {event.device}{processes}, in {event.run}")
+            case events.StepDone():
+                self._step(event)
+            case events.Skipped():
+                self.say(f"step {event.step} skipped ({event.reason}); {event.total} so far")
+            case events.Sampled(path=path):
+                self.say(f"pictures: {path}")
+            case events.Saved() if not self._live:
+                self.say(f"checkpoint: {event.path}")
+            case events.Note(text=text):
+                self.say(text)
+            case _:
+                pass
+
+    def say(self, text: str) -> None:
+        """One line above the bar."""
+        self._console.print(text, markup=False)
+
+    def summary(self, result: "TrainResult") -> None:
+        """The last lines: what came of it and what to do next."""
+        if result.message:
+            self.say(result.message)
+        if result.stopped is None and result.model_path:
+            self.say(f"done: {result.steps} steps in {duration(result.seconds)}; model: {result.model_path}")
+            self.say(f"draw with it: unnoise sample {self._out} -n 64 --out {self._out / 'drawn'}")
+
+    def _step(self, event: "StepDone") -> None:
+        facts = (
+            f"loss {event.loss:.4f}  {event.images_per_second:.0f} images/s  "
+            f"{duration(event.seconds_left)} left  {memory(event.memory)}"
+        ) + (f"  {event.skipped} skipped" if event.skipped else "")
+        if self._live:
+            self._bar.update(self._task, total=event.steps, completed=event.step, facts=facts, visible=True)
+        elif time.monotonic() - self._last >= QUIET_SECONDS or event.step == event.steps:
+            self._last = time.monotonic()
+            self.say(f"step {event.step}/{event.steps}  {facts}")
+
+
+def duration(seconds: float) -> str:
+    """Such as "45 s", "3 min 20 s", "2 h 05 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} days {whole % 86400 // 3600} h"
+
+
+def memory(size: int) -> str:
+    """Such as "640 MB", "11.2 GB"."""
+    return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
