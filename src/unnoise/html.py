@@ -109,12 +109,10 @@ def line_chart(
         x = left + 10 + k * 130
         parts.append(f'<rect x="{x}" y="{top}" width="12" height="3" fill="{colour}"/>')
         parts.append(f'<text x="{x + 18}" y="{top + 6}">{escape(name)}</text>')
-    parts.append(
-        f'<text x="{left + (width - left) / 2}" y="{height - 4}" text-anchor="middle">{escape(x_label)}</text>'
-    )
-    parts.append(
-        f'<text transform="translate(14 {height / 2}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
-    )
+    centre = left + (width - left) / 2
+    turned = f"translate(14 {height / 2}) rotate(-90)"
+    parts.append(f'<text x="{centre}" y="{height - 4}" text-anchor="middle">{escape(x_label)}</text>')
+    parts.append(f'<text transform="{turned}" text-anchor="middle">{escape(y_label)}</text>')
     return (
         f'<figure><svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(caption)}">'
         + "".join(parts)
