@@ -93,8 +93,9 @@ class Model:
 def make_schedule(config: ModelConfig) -> NoiseSchedule:
     """The training schedule that the settings describe."""
     s = config.schedule
-    betas = make_betas(s.name, s.steps, start=s.beta_start, end=s.beta_end)
-    return NoiseSchedule.from_betas(betas, rescale=s.rescale_timesteps)
+    with torch.device("cpu"):  # also while a network is built on the meta device
+        betas = make_betas(s.name, s.steps, start=s.beta_start, end=s.beta_end)
+        return NoiseSchedule.from_betas(betas, rescale=s.rescale_timesteps)
 
 
 def build_model(config: ModelConfig, info: ModelInfo | None = None) -> Model:
