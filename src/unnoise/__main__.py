@@ -1,0 +1,5 @@
+"""`python -m unnoise`, which `torchrun -m unnoise` needs."""
+
+from unnoise.cli import main
+
+main()
