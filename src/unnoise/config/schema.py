@@ -134,7 +134,10 @@ class TrainConfig:
     keep_last: int = 3
     milestones: tuple[int, ...] = ()
     sample_every: int = 1000
+    """Steps between sample grids, besides those after 1, 2, 4, 8, ... steps; 0 draws none."""
     sample_steps: int = 25
+    sample_count: int | None = None
+    """Pictures in a grid; None takes two of each class where they are few, else 16."""
 
 
 @dataclass(frozen=True, kw_only=True)

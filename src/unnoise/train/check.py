@@ -1,0 +1,45 @@
+"""Training settings that could not work, refused before anything is opened."""
+
+import math
+
+from unnoise.config.schema import TrainConfig
+
+
+def check(config: TrainConfig, *, processes: int) -> None:
+    """Refuse numbers out of range, naming the setting, the rule and the way out."""
+    o, e = config.optimizer, config.ema
+    rules = [
+        ("steps", config.steps, config.steps >= 1, "use 1 or more"),
+        ("minutes", config.minutes, config.minutes is None or config.minutes > 0, "use more than 0"),
+        ("batch_size", config.batch_size, config.batch_size >= 1, "use 1 or more"),
+        ("micro_batch", config.micro_batch, (config.micro_batch or 1) >= 1, "use 1 or more"),
+        ("log_every", config.log_every, config.log_every >= 1, "use 1 or more steps"),
+        ("save_every", config.save_every, config.save_every >= 1, "use 1 or more steps"),
+        ("keep_last", config.keep_last, config.keep_last >= 1, "keep 1 or more, or nothing can continue"),
+        ("milestones", config.milestones, all(m >= 1 for m in config.milestones), "use steps from 1"),
+        ("sample_every", config.sample_every, config.sample_every >= 0, "use steps, or 0 for no grids"),
+        ("sample_count", config.sample_count, (config.sample_count or 1) >= 1, "use 1 or more"),
+        ("label_dropout", config.label_dropout, 0 <= config.label_dropout < 1, "use a share in [0, 1)"),
+        ("optimizer.lr", o.lr, 0 < o.lr < math.inf, "use more than 0"),
+        ("optimizer.weight_decay", o.weight_decay, o.weight_decay >= 0, "use 0 or more"),
+        ("optimizer.betas", o.betas, all(0 <= b < 1 for b in o.betas), "use two numbers in [0, 1)"),
+        ("optimizer.eps", o.eps, o.eps > 0, "use more than 0"),
+        ("optimizer.warmup_steps", o.warmup_steps, o.warmup_steps >= 0, "use 0 or more"),
+        ("optimizer.clip_norm", o.clip_norm, o.clip_norm is None or o.clip_norm > 0, "use null for none"),
+        ("ema.rates", e.rates, bool(e.rates) and all(0 <= r < 1 for r in e.rates), "use rates in [0, 1)"),
+        ("ema.rates", e.rates, len(set(e.rates)) == len(e.rates), "name each rate once"),
+    ]
+    for name, value, fine, way_out in rules:
+        if not fine:
+            shown = list(value) if isinstance(value, tuple) else value
+            raise ValueError(f"{name}={shown} is not possible; {way_out}")
+    if config.batch_size < processes:
+        raise ValueError(
+            f"batch_size={config.batch_size} leaves some of the {processes} processes without a picture; use "
+            f"{processes} or more, or start fewer processes"
+        )
+    if config.sample_every and not 1 <= config.sample_steps <= config.model.schedule.steps:
+        raise ValueError(
+            f"sample_steps={config.sample_steps} does not fit the {config.model.schedule.steps} steps of the "
+            f"schedule; use 1..{config.model.schedule.steps}"
+        )

@@ -1,0 +1,193 @@
+"""Training a diffusion model: pictures, noise and times in, the objective's loss out."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unnoise.config.load import to_dict
+from unnoise.config.resolve import null_label
+from unnoise.config.schema import GenerateRequest, ObjectiveConfig, TimestepConfig, TrainConfig
+from unnoise.data import Dataset
+from unnoise.diffusion.condition import Condition
+from unnoise.diffusion.denoiser import Denoiser
+from unnoise.diffusion.noise import seeded_generator
+from unnoise.diffusion.objectives import Hybrid, Objective, Simple, Vlb
+from unnoise.diffusion.timesteps import LossSecondMoment, TimestepSampler, Uniform
+from unnoise.generate import compute_dtype, generate
+from unnoise.images import grid, save_png, to_images
+from unnoise.model import Model, ModelInfo, build_model, save_model
+from unnoise.networks.unet import UNet
+from unnoise.train.job import Losses
+
+
+@dataclass(frozen=True, eq=False)
+class DiffusionBatch:
+    """Pictures of a step with what was drawn for each."""
+
+    pixels: Tensor
+    """uint8 (B, H, W, C)."""
+    eps: Tensor
+    """Unit noise (B, C, H, W) float32."""
+    u: Tensor
+    """(B,) float64 in [0, 1) on the CPU: where in the distribution of times."""
+    label: Tensor | None = None
+    """(B,) int64, some replaced by the null class."""
+
+    def __len__(self) -> int:
+        return len(self.u)
+
+    def take(self, rows: slice) -> "DiffusionBatch":
+        """Some of the rows."""
+        label = None if self.label is None else self.label[rows]
+        return DiffusionBatch(self.pixels[rows], self.eps[rows], self.u[rows], label)
+
+    def to(self, device: torch.device) -> "DiffusionBatch":
+        """On a device; u stays, as times are looked up on the CPU."""
+        return self._map(lambda value: value.to(device, non_blocking=True))
+
+    def pin(self) -> "DiffusionBatch":
+        """In page-locked memory."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "DiffusionBatch":
+        label = None if self.label is None else change(self.label)
+        return replace(self, pixels=change(self.pixels), eps=change(self.eps), label=label)
+
+
+class DiffusionJob:
+    """One U-Net learning one data set. Settings are complete (config.resolve)."""
+
+    groups = ("q0", "q1", "q2", "q3")
+    """Quarters of the noise schedule, the least noisy first."""
+
+    def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
+        self.config, self.dataset = config, dataset
+        self.identity = dataset.fingerprint
+        info = ModelInfo(
+            classes=dataset.classes,
+            null_label=null_label(config),
+            preset=config.preset,
+            data={
+                "source": dataset.report.source,
+                "pictures": len(dataset),
+                "fingerprint": dataset.fingerprint,
+            },
+        )
+        first = seeded_generator(config.seed, "weights")
+        torch.manual_seed(int(torch.randint(2**62, (), generator=first)))
+        self.model = build_model(config.model, info).to(device)
+        dtype = compute_dtype(config.precision, device)
+        self.model.network.compute_dtype = None if dtype == torch.float32 else dtype
+        self.objective = make_objective(config.objective)
+        self.timesteps = make_timesteps(config.timesteps, self.model.schedule.steps)
+
+    @property
+    def network(self) -> nn.Module:
+        """The U-Net."""
+        return self.model.network
+
+    def draw(self, step: int, positions: range) -> DiffusionBatch:
+        """The pictures at these positions of the global batch with their noise, times and dropped labels."""
+        config, size = self.config, self.config.batch_size
+        places = np.arange(positions.start, positions.stop) + step * size
+        batch = self.dataset.batch(step, places)
+        count, height, width, channels = batch.pixels.shape
+        eps = torch.empty(count, channels, height, width)
+        for row, place in zip(eps, places.tolist(), strict=True):
+            row.normal_(generator=seeded_generator(config.seed, "noise", place))
+        # Two numbers a picture: each process draws those of the whole step.
+        shared = seeded_generator(config.seed, "times", step)
+        u, dropped = torch.rand(2, size, generator=shared, dtype=torch.float64)
+        mine = slice(positions.start, positions.stop)
+        label = batch.label
+        null = self.model.null_label
+        if label is not None and null is not None:
+            label = torch.where(dropped[mine] < config.label_dropout, null, label)
+        return DiffusionBatch(batch.pixels, eps, u[mine], label)
+
+    def losses(self, network: nn.Module, batch: DiffusionBatch) -> Losses:
+        """The objective at times drawn by the timestep sampler."""
+        x0 = to_images(batch.pixels)
+        i, weight = self.timesteps.sample(batch.u)
+        at = self.model.schedule.at(i, x0)
+        cond = Condition(label=batch.label)
+        terms = self.objective(self._denoiser(network), x0, at, eps=batch.eps, cond=cond)
+        loss = terms.pop("loss")
+        quarter = i * len(self.groups) // self.model.schedule.steps
+        return Losses(
+            loss,
+            weight=weight.to(loss.device),
+            parts=terms,
+            group=quarter.to(loss.device),
+            aside={"i": i.to(loss.device), "loss": loss},
+        )
+
+    def observe(self, aside: Mapping[str, Tensor]) -> None:
+        """Tell the timestep sampler which times cost how much."""
+        self.timesteps.update(aside["i"].long(), aside["loss"])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the timestep sampler has learned."""
+        return self.timesteps.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take it back."""
+        self.timesteps.load_state_dict(dict(state))
+
+    def save(self, path: Path, weights: Mapping[str, Tensor], *, step: int, rate: float) -> None:
+        """Write a model file."""
+        info = replace(self.model.info, step=step, ema_rate=rate)
+        save_model(path, replace(self.model, info=info), weights=weights)
+
+    def sample(self, path: Path, weights: Mapping[str, Tensor], *, on_step: Callable[[], None]) -> None:
+        """Draw a grid: the same pictures every time, so that one sees them grow."""
+        model = self._with(weights)
+        request = GenerateRequest(
+            n=grid_size(self.config, len(self.dataset.classes)),
+            steps=str(self.config.sample_steps),
+            seed=self.config.seed,
+            precision=self.config.precision,
+        )
+        batches = list(generate(model, request, on_step=lambda _: on_step()))
+        pixels = torch.cat([batch.pixels for batch in batches])
+        names = [name for batch in batches for name in batch.names]
+        columns = len(self.dataset.classes) if 1 < len(self.dataset.classes) <= 10 else None
+        save_png(path, grid(pixels, columns, names or None), to_dict(request))
+
+    def _with(self, weights: Mapping[str, Tensor]) -> Model:
+        """A model of its own around other weights, which it shares."""
+        with torch.device("meta"):
+            network = UNet(self.config.model.network)
+        network.load_state_dict(dict(weights), assign=True)
+        network.eval().requires_grad_(False)
+        network.compute_dtype = self.model.network.compute_dtype
+        return replace(self.model, denoiser=self._denoiser(network))
+
+    def _denoiser(self, network: nn.Module) -> Denoiser:
+        model = self.config.model
+        return Denoiser(network, predicts=model.predicts, variance=model.variance)
+
+
+def grid_size(config: TrainConfig, classes: int) -> int:
+    """Pictures in a sample grid: two of each class where they are few."""
+    return config.sample_count or (2 * classes if 1 < classes <= 10 else 16)
+
+
+def make_objective(config: ObjectiveConfig) -> Objective:
+    """What the settings say is minimised."""
+    if config.name == "vlb":
+        return Vlb()
+    if config.name == "simple":
+        return Simple(weight=config.weight, min_snr_gamma=config.min_snr_gamma)
+    return Hybrid(weight=config.weight, min_snr_gamma=config.min_snr_gamma, vlb_weight=config.vlb_weight)
+
+
+def make_timesteps(config: TimestepConfig, steps: int) -> TimestepSampler:
+    """What the settings say decides the times."""
+    if config.name == "uniform":
+        return Uniform(steps)
+    return LossSecondMoment(steps, config.history, config.uniform_prob)

@@ -1,0 +1,187 @@
+"""`train`: start a run, or continue it, and see it through."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+
+from unnoise import distributed
+from unnoise.config.load import from_yaml, to_yaml
+from unnoise.config.resolve import data_config, resolve
+from unnoise.config.schema import Precision, TrainConfig
+from unnoise.data import Dataset, open_data
+from unnoise.generate import compute_dtype
+from unnoise.train import checkpoint, estimate
+from unnoise.train.check import check
+from unnoise.train.diffusion import DiffusionJob, grid_size
+from unnoise.train.events import DataFound, Listener, Measured, Note, Started, TrainResult, ignore
+from unnoise.train.lock import locked
+from unnoise.train.loop import fit
+from unnoise.train.run import RunDirectory, checkpoints, continued, stored_config, write_config
+from unnoise.train.signals import Interruption
+from unnoise.train.state import new_state
+
+
+def train(
+    config: TrainConfig,
+    out: Path | str,
+    *,
+    dataset: Dataset | None = None,
+    on_event: Listener = ignore,
+) -> TrainResult:
+    """Train a diffusion model in the run directory `out`; a run that is there already continues.
+
+    `dataset` replaces the one that `config.data` names. Under torchrun every process calls this alike and the
+    first one writes and reports. ValueError for settings that cannot work, contradict the data or differ from
+    those the run was started with, and for a directory that another process writes; OSError when the disk is
+    full, earlier checkpoints intact. SIGINT and SIGTERM save and return.
+    """
+    began = time.perf_counter()
+    out = Path(out)
+    with contextlib.ExitStack() as stack:
+        device = stack.enter_context(distributed.processes(config.device))
+        main = distributed.is_main()
+        on_event = on_event if main else ignore
+        check(config, processes=distributed.world())
+        interruption = stack.enter_context(Interruption())
+        stack.enter_context(_repeatable(device))
+        stored = _claim(stack, out, device)
+        dataset = dataset or open_data(data_config(config), seed=config.seed)
+        on_event(DataFound(lines=tuple(dataset.report.lines())))
+        config = replace(
+            resolve(config, size=dataset.size, channels=dataset.channels, classes=len(dataset.classes)),
+            precision=_precision(config.precision, device),
+            device=device.type,
+        )
+        if stored:
+            config = continued(out, stored, config)
+        job = DiffusionJob(config, dataset, device)
+        network = _ready(job.network, config)
+        if not stored:
+            config, network = _settle(job, network, config, began, device, on_event)
+        state = new_state(job, config)
+        found = distributed.on_main(lambda: _newest(out), device)
+        if found:
+            state.restore(checkpoint.load(Path(found)))
+        distributed.on_main(lambda: write_config(out, config), device)
+        run = RunDirectory(out, config, step=state.step) if main else None
+        if run:
+            stack.callback(run.close)
+        on_event(
+            Started(
+                run=out,
+                config=config,
+                step=state.step,
+                parameters=sum(p.numel() for p in job.network.parameters()),
+                processes=distributed.world(),
+                device=str(device),
+            )
+        )
+        return fit(state, network, config, run, on_event, interruption)
+
+
+def _claim(stack: contextlib.ExitStack, out: Path, device: torch.device) -> TrainConfig | None:
+    """Lock the run directory and read what it was started with; None for a new run."""
+
+    def claim() -> str | None:
+        if out.exists() and not out.is_dir():
+            raise ValueError(f"{out} is a file; name a folder for the run")
+        out.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(locked(out))
+        checkpoint.clean(checkpoints(out))
+        stored = stored_config(out)
+        return None if stored is None else to_yaml(stored)
+
+    text = distributed.on_main(claim, device)
+    return None if text is None else from_yaml(TrainConfig, text)
+
+
+def _newest(out: Path) -> str | None:
+    path = checkpoint.newest(checkpoints(out))
+    return None if path is None else str(path)
+
+
+def _settle(
+    job: DiffusionJob,
+    network: nn.Module,
+    config: TrainConfig,
+    began: float,
+    device: torch.device,
+    on_event: Listener,
+) -> tuple[TrainConfig, nn.Module]:
+    """Decide what was left open: micro-batch, compiling, the steps that fit into the minutes."""
+    if config.micro_batch is None:
+        config = replace(config, micro_batch=estimate.fitting_micro_batch(job, config))
+    total = None if config.minutes is None else 60 * config.minutes
+    cost = estimate.measure(job, network, config, budget=0.02 * total if total else 0.0)
+    if config.compile == "auto":
+        left = config.steps * cost.seconds if total is None else total
+        config = replace(config, compile="on" if estimate.worth_compiling(left, device) else "off")
+        if config.compile == "on":
+            try:
+                compiled = _ready(job.network, config)
+                cost, network = estimate.measure(job, compiled, config), compiled
+            except RuntimeError as error:  # the compiler's own complaints
+                config = replace(config, compile="off")
+                reason = str(error).strip().partition("\n")[0]
+                on_event(Note(text=f"torch.compile does not work here, going on without it ({reason})"))
+    if total is not None:
+        left = distributed.largest(time.perf_counter() - began, device)
+        pictures = grid_size(config, len(job.dataset.classes))
+        steps = estimate.steps_within(total - left, cost, config, pictures=pictures)
+        config = replace(config, steps=steps)
+    on_event(
+        Measured(
+            step_seconds=cost.seconds,
+            seconds=config.steps * cost.seconds,
+            memory=cost.memory,
+            micro_batch=config.micro_batch or config.batch_size,
+            steps=config.steps,
+        )
+    )
+    return config, network
+
+
+def _ready(network: nn.Module, config: TrainConfig) -> nn.Module:
+    """The network as the loop calls it: compiled where the settings say so, and averaging gradients."""
+    if config.compile == "on":
+        # Each size of micro-batch its own kernels: at most two sizes occur.
+        network = torch.compile(network, dynamic=False)
+    return distributed.wrap(network)
+
+
+def _precision(name: Precision, device: torch.device) -> Precision:
+    """The type that "auto" means on this device."""
+    dtype = str(compute_dtype(name, device)).removeprefix("torch.")
+    return cast(Precision, dtype)
+
+
+@contextlib.contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """Kernels that give the same bits in every run, and the caller's random state back afterwards."""
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        if device.type != "cuda":
+            yield
+            return
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        flags = torch.backends.cudnn
+        before = flags.deterministic, flags.benchmark
+        algorithms = torch.are_deterministic_algorithms_enabled()
+        warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+        fill = torch.utils.deterministic.fill_uninitialized_memory
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
+        flags.deterministic, flags.benchmark = True, False
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(algorithms, warn_only=warn_only)
+            torch.utils.deterministic.fill_uninitialized_memory = fill
+            flags.deterministic, flags.benchmark = before
