@@ -1,12 +1,13 @@
-"""Makes src/unnoise/data/fashion_mnist_10k.png: 1,000 pictures a class of Fashion-MNIST's training set, as one sheet.
+"""Makes src/unnoise/data/fashion_mnist_10k.png: 1,000 pictures a class of Fashion-MNIST's training set, as
+one sheet.
 
 Run it where Debian's package dataset-fashion-mnist is installed (or name the folder of the four idx files):
 
     python scripts/make_fashion_mnist_10k.py [FOLDER]
 
-The sheet has 100 x 100 tiles of 28 x 28 pixels, left to right, then down. Tile k is of class k % 10: the first 1,000
-training pictures of each class, in file order, taken in turn, so the labels need no file and any run of ten tiles is
-balanced. Nothing of the test set is in it.
+The sheet has 100 x 100 tiles of 28 x 28 pixels, left to right, then down. Tile k is of class k % 10: the
+first 1,000 training pictures of each class, in file order, taken in turn, so the labels need no file and any
+run of ten tiles is balanced. Nothing of the test set is in it.
 """
 
 import gzip

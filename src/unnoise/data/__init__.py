@@ -1,4 +1,6 @@
-"""Data sets: folders, zips, npz, idx, built-ins and hub sets, decoded once, in an order that the seed alone decides."""
+"""Data sets: folders, zips, npz, idx, built-ins and hub sets, decoded once, in an order that the seed alone
+decides.
+"""
 
 from unnoise.data.builtin import BUILTINS
 from unnoise.data.dataset import Batch, Dataset

@@ -1,13 +1,12 @@
-"""Decodes a data set once, several pictures at a time and in bounded memory, into the rows that the cache stores."""
+"""Decodes a data set once, several pictures at a time and in bounded memory, into the rows that the cache
+stores.
+"""
 
-import os
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,10 @@ from PIL import Image
 
 from unnoise.data import decode
 from unnoise.data.crop import center_crop, halve, largest_shorter
-from unnoise.data.decode import BrokenPicture, Decoding, Header, UnreadablePicture
+from unnoise.data.decode import BrokenPicture, UnreadablePicture
+from unnoise.data.shape import Shape
 from unnoise.data.source import Read, Source
+from unnoise.data.workers import in_order, workers
 
 Progress = Callable[[int, int], None]
 """Called with (pictures done, pictures in all)."""
@@ -28,15 +29,6 @@ _SIZES_KEPT = 100
 _NOTES_KEPT = 5
 LONG, TINY = 16, 8
 """Sides differing by this factor, or pictures enlarged by it, are worth a warning."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What pictures are made into: squares of `size`, or, for random crops, whole pictures after their halvings."""
-
-    size: int
-    whole: bool
-    decoding: Decoding
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +77,8 @@ class Tally:
         return pixels
 
     def facts(self, shape: Shape) -> dict[str, Any]:
-        """The tally for the cache's footer."""
-        most = [[*sides, k] for sides, k in self.sizes.most_common(_SIZES_KEPT)]
+        """The tally as fields of `Facts`, but for what writing the pixels adds."""
+        most = [(*sides, k) for sides, k in self.sizes.most_common(_SIZES_KEPT)]
         return {
             "size": shape.size,
             "channels": shape.decoding.channels,
@@ -102,37 +94,6 @@ class Tally:
         }
 
 
-def survey(source: Source, decoding: Decoding, *, sides: bool) -> tuple[Counter[tuple[int, int]], bool]:
-    """Sizes of the pictures and whether all are certainly grey, from their headers.
-
-    Without `sides` it stops at the first picture that may hold colour.
-    """
-    if source.shape is not None:
-        height, width, channels = source.shape
-        return Counter({(width, height): source.count}), channels == 1
-
-    def look(read: Read) -> Header | None:
-        try:
-            raw = read()
-            if isinstance(raw, np.ndarray):
-                return Header(raw.shape[1], raw.shape[0], raw.shape[2] == 1)
-            return decode.header(raw, decoding)
-        except BrokenPicture:
-            return None
-
-    sizes: Counter[tuple[int, int]] = Counter()
-    grey = True
-    with decode.quiet(), _workers() as pool:
-        for found in _in_order(pool, look, source.reads(), 64):
-            for seen in found:
-                if seen is not None:
-                    sizes[seen.width, seen.height] += 1
-                    grey &= seen.grey
-            if not sides and not grey:
-                break
-    return sizes, grey
-
-
 def decoded(source: Source, shape: Shape, tally: Tally, on_progress: Progress | None) -> Iterator[np.ndarray]:
     """The pixels of the good pictures in order, (H, W, C) uint8 each; `tally` is filled on the way."""
     budget = Budget(_IN_FLIGHT)
@@ -143,8 +104,8 @@ def decoded(source: Source, shape: Shape, tally: Tally, on_progress: Progress | 
     each = shape.size**2 * shape.decoding.channels * (4 if shape.whole else 1)
     chunk = int(np.clip(_CHUNK_BYTES // each, 1, 64))
     done = 0
-    with decode.quiet(), _workers() as pool:
-        for outcomes in _in_order(pool, work, source.reads(), chunk):
+    with decode.quiet(), workers() as pool:
+        for outcomes in in_order(pool, work, source.reads(), chunk):
             for outcome in outcomes:
                 pixels = tally.add(done, source.name_of(done), outcome, shape)
                 done += 1
@@ -216,28 +177,3 @@ def _shaped(bands: list[Image.Image], shape: Shape) -> np.ndarray:
         return np.concatenate([center_crop(band, shape.size) for band in bands], axis=2)
     halved = [np.asarray(halve(band, largest_shorter(shape.size))) for band in bands]
     return np.concatenate([band[..., None] if band.ndim == 2 else band for band in halved], axis=2)
-
-
-@contextmanager
-def _workers() -> Iterator[Executor]:
-    """Threads, not processes: Pillow lets go of the interpreter while it decodes and resizes."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    pool = ThreadPoolExecutor(min(16, count), thread_name_prefix="decode")
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _in_order(
-    pool: Executor, work: Callable[[Read], Any], reads: Iterator[Read], chunk: int
-) -> Iterator[list[Any]]:
-    """work() of every read, in order, a chunk at a time, with only a few chunks under way."""
-    ahead = 2 * getattr(pool, "_max_workers", 1)
-    waiting: deque[Any] = deque()
-    while part := list(islice(reads, chunk)):
-        waiting.append(pool.submit(lambda part=part: [work(read) for read in part]))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()

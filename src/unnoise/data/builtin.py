@@ -1,7 +1,10 @@
-"""The data sets known by name: ten thousand pictures of Fashion-MNIST in the package, and the whole set where it is found."""
+"""The data sets known by name: ten thousand pictures of Fashion-MNIST in the package, and the whole set where
+it is found.
+"""
 
 import hashlib
 import os
+from collections.abc import Callable
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -9,7 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from unnoise.config.schema import DataConfig
 from unnoise.data import idx
+from unnoise.data.hub import HubRequest, open_hub
 from unnoise.data.source import Source
 
 FASHION_CLASSES = (
@@ -28,13 +33,16 @@ FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts the four files."""
 FASHION_VARIABLE = "UNNOISE_FASHION_MNIST"
 """Environment variable that names another folder of the four files."""
+FASHION_HUB = "zalando-datasets/fashion_mnist"
 _SIDE, _COLUMNS = 28, 100
 
 
-def fashion_mnist_10k(split: str) -> Source:
-    """1,000 training pictures of each class of Fashion-MNIST (Xiao, Rasul & Vollgraf 2017; MIT licence), in the package.
+def fashion_mnist_10k(split: str, config: DataConfig) -> Source:
+    """1,000 training pictures of each class of Fashion-MNIST (Xiao, Rasul & Vollgraf 2017; MIT licence), in
+    the package.
 
-    Picture k is of class k % 10 and none is of the test set; scripts/make_fashion_mnist_10k.py made the sheet.
+    Picture k is of class k % 10 and none is of the test set; scripts/make_fashion_mnist_10k.py made the
+    sheet.
     """
     if split != "train":
         raise ValueError(
@@ -58,7 +66,7 @@ def fashion_mnist_10k(split: str) -> Source:
     )
 
 
-def fashion_mnist(split: str) -> Source:
+def fashion_mnist(split: str, config: DataConfig) -> Source:
     """The whole of Fashion-MNIST: 60,000 training or 10,000 test pictures (split "train" or "test")."""
     if split not in idx.SPLITS:
         raise ValueError(
@@ -72,10 +80,26 @@ def fashion_mnist(split: str) -> Source:
         return idx.open_idx(images, name=title, classes=FASHION_CLASSES)
     if named:
         raise ValueError(f"{FASHION_VARIABLE}={named} holds no {idx.SPLITS[split]}-images-idx3-ubyte(.gz)")
-    raise ValueError(
-        "fashion-mnist is not on this machine; install Debian's package dataset-fashion-mnist, or set "
-        f"{FASHION_VARIABLE} to a folder with its four idx files, or use the 10,000 pictures of fashion-mnist-10k"
+    request = HubRequest(
+        name=FASHION_HUB,
+        split=split,
+        limit=max(config.hub_limit, 60_000),
+        labels=config.labels,
+        classes=FASHION_CLASSES,
+        cache=config.cache,
     )
+    try:
+        return open_hub(request)
+    except ValueError as error:
+        raise ValueError(
+            f"fashion-mnist is not on this machine; install Debian's package dataset-fashion-mnist, or set "
+            f"{FASHION_VARIABLE} to a folder with its four idx files, or install 'unnoise[hub]' and be online "
+            f"({error}), or use the 10,000 pictures of fashion-mnist-10k"
+        ) from error
 
 
-BUILTINS = {"fashion-mnist": fashion_mnist, "fashion-mnist-10k": fashion_mnist_10k}
+BUILTINS: dict[str, Callable[[str, DataConfig], Source]] = {
+    "fashion-mnist": fashion_mnist,
+    "fashion-mnist-10k": fashion_mnist_10k,
+}
+"""Name -> what opens a split of it."""

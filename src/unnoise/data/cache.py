@@ -1,8 +1,8 @@
 """The decoded cache: one file of raw pixels, mapped into memory, written aside and renamed whole.
 
-Layout: a 64-byte head, the pixels, a table (int64; offset, height and width of each picture when they differ), a footer
-(JSON), and a tail that gives the three lengths and the hash of table and footer. The pixels have a CRC a block of 16 MiB:
-a file cut short or damaged is noticed and made anew.
+Layout: a 64-byte head, the pixels, a table (int64; offset, height and width of each picture when they
+differ), a footer (JSON), and a tail that gives the three lengths and the hash of table and footer. The pixels
+have a CRC a block of 16 MiB: a file cut short or damaged is noticed and made anew.
 """
 
 import errno
@@ -62,36 +62,42 @@ def read(path: Path) -> Stored | None:
 def write(
     path: Path, parts: Iterable[np.ndarray], finish: Callable[[], tuple[np.ndarray, dict[str, Any]]]
 ) -> None:
-    """Writes the pixels of `parts` as they come, then the table and facts of finish(), and puts the file in place at once.
+    """Writes the pixels of `parts` as they come, then the table and facts of finish(), and puts the file in
+    place at once.
 
-    Whatever goes wrong, no half file stays. OSError (a full disk) says where, and the way out.
+    OSError when that fails; no half file stays.
+    """
+    with placing(path) as aside, open(aside, "xb") as file:
+        file.write(_HEAD)
+        length, blocks, digest = _stream(file, parts)
+        table, facts = finish()
+        footer = json.dumps(facts | {"crc": blocks, "digest": digest}).encode()
+        rows = np.ascontiguousarray(table, "<i8").tobytes()
+        check = hashlib.sha256(rows + footer).digest()
+        file.write(rows + footer + _TAIL.pack(length, len(rows), len(footer), check, _END))
+
+
+@contextmanager
+def placing(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to; what is there in the end is flushed and renamed to `path` at once.
+
+    Whatever goes wrong, nothing half stays. A full disk is an OSError that says the way out.
     """
     aside = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
     try:
-        with open(aside, "xb") as file:
-            file.write(_HEAD)
-            length, blocks, digest = _stream(file, parts)
-            table, facts = finish()
-            footer = json.dumps(facts | {"crc": blocks, "digest": digest}).encode()
-            rows = np.ascontiguousarray(table, "<i8").tobytes()
-            check = hashlib.sha256(rows + footer).digest()
-            file.write(rows + footer + _TAIL.pack(length, len(rows), len(footer), check, _END))
-            file.flush()
+        yield aside
+        with open(aside, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(aside, path)
         _sync_folder(path.parent)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise full(path.parent, error) from error
-        raise
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        text = f"{error.strerror} while writing pictures to {path.parent}"
+        text += "; free some, or choose another folder with --set data.cache=FOLDER"
+        raise OSError(error.errno, text) from error
     finally:
         aside.unlink(missing_ok=True)
-
-
-def full(folder: Path, error: OSError) -> OSError:
-    """The error of a full disk, with the way out."""
-    text = f"{error.strerror} while writing decoded pictures to {folder}"
-    return OSError(error.errno, f"{text}; free some, or choose another folder with --set data.cache=FOLDER")
 
 
 @contextmanager
@@ -115,6 +121,11 @@ def building(path: Path) -> Iterator[None]:
             except OSError:  # a file system without locks: building twice is only slower
                 pass
         yield
+
+
+def digest_of(pixels: np.ndarray) -> str:
+    """Hash of pixels as `write` takes it."""
+    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).hexdigest()
 
 
 def _stream(file: IO[bytes], parts: Iterable[np.ndarray]) -> tuple[int, list[int], str]:

@@ -1,9 +1,11 @@
-"""Pictures to squares as ADM does: BOX halvings, one BICUBIC resize, an integer crop (Dhariwal & Nichol 2021, released code).
+"""Pictures to squares as ADM does: BOX halvings, one BICUBIC resize, an integer crop (Dhariwal & Nichol 2021,
+released code).
 
-A picture is halved with a BOX filter while its shorter side is at least twice the wanted one, resized by BICUBIC so that
-the shorter side is exactly that, and a square is cut out of the middle (centre crop) or anywhere (random crop, where the
-wanted side is drawn first). The halvings of a smaller target begin with those of a larger one, which is why a picture
-stored after the halvings of the largest target (`halve`) still gives every random crop to the bit.
+A picture is halved with a BOX filter while its shorter side is at least twice the wanted one, resized by
+BICUBIC so that the shorter side is exactly that, and a square is cut out of the middle (centre crop) or
+anywhere (random crop, where the wanted side is drawn first). The halvings of a smaller target begin with
+those of a larger one, which is why a picture stored after the halvings of the largest target (`halve`) still
+gives every random crop to the bit.
 """
 
 import math
@@ -20,7 +22,9 @@ _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 @dataclass(frozen=True)
 class Window:
-    """A square of a resized picture: the shorter side after resizing, and the corner of the square, in pixels."""
+    """A square of a resized picture: the shorter side after resizing, and the corner of the square, in
+    pixels.
+    """
 
     shorter: int
     left: int
@@ -53,7 +57,9 @@ def largest_shorter(size: int, least: float = 0.8) -> int:
 
 
 def random_window(width: int, height: int, size: int, rng: random.Random, least: float = 0.8) -> Window:
-    """A square that covers between `least` and all of the shorter side, anywhere. Draws: scale, then top, then left."""
+    """A square that covers between `least` and all of the shorter side, anywhere. Draws: scale, then top,
+    then left.
+    """
     shorter = rng.randrange(size, largest_shorter(size, least) + 1)
     wide, high = resized_sides(width, height, shorter)
     top = rng.randrange(high - size + 1)
@@ -68,7 +74,9 @@ def halve(image: Image.Image, shorter: int) -> Image.Image:
 
 
 def cut(image: Image.Image, window: Window, size: int) -> np.ndarray:
-    """The window of the picture as pixels. Returns uint8 (size, size, C); memory is bounded by the picture's own."""
+    """The window of the picture as pixels. Returns uint8 (size, size, C); memory is bounded by the picture's
+    own.
+    """
     wide, high = resized_sides(*image.size, window.shorter)
     image = halve(image, window.shorter)
     if wide * high <= _WHOLE:
@@ -92,7 +100,9 @@ def center_crop(image: Image.Image, size: int) -> np.ndarray:
 
 
 def random_crop(image: Image.Image, size: int, rng: random.Random, least: float = 0.8) -> np.ndarray:
-    """ADM's random crop: a square of `least` to 1.0 of the shorter side, resized. Returns uint8 (size, size, C)."""
+    """ADM's random crop: a square of `least` to 1.0 of the shorter side, resized. Returns uint8 (size, size,
+    C).
+    """
     return cut(image, random_window(*image.size, size, rng, least), size)
 
 

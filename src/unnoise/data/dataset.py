@@ -31,6 +31,10 @@ class Batch:
 class Store(Protocol):
     """Where decoded pictures lie."""
 
+    @property
+    def channels(self) -> int:
+        """Of the pictures it gives."""
+
     def __len__(self) -> int: ...
 
     def center(self, chosen: np.ndarray) -> np.ndarray:
@@ -49,6 +53,11 @@ class Squares:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    @property
+    def channels(self) -> int:
+        """Of the pictures."""
+        return int(self.pixels.shape[3])
+
     def center(self, chosen: np.ndarray) -> np.ndarray:
         """As stored."""
         return np.asarray(self.pixels[chosen])
@@ -60,7 +69,9 @@ class Squares:
 
 @dataclass(frozen=True, eq=False)
 class Whole:
-    """Whole pictures after the halvings that all random crops share. flat: uint8; table: (N, 3) offset, height, width."""
+    """Whole pictures after the halvings that all random crops share. flat: uint8; table: (N, 3) offset,
+    height, width.
+    """
 
     flat: np.ndarray
     table: np.ndarray
@@ -123,7 +134,9 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of everything that training sees: pixels, labels, classes, captions, crop and flip (not the seed)."""
+        """Hash of everything that training sees: pixels, labels, classes, captions, crop and flip (not the
+        seed).
+        """
         digest = hashlib.sha256(self.content.encode())
         facts: list[Any] = [
             len(self),
@@ -142,8 +155,9 @@ class Dataset:
     def batch(self, step: int, positions: np.ndarray | Tensor) -> Batch:
         """The pictures at positions of the endless shuffled sequence (data/order.py), cropped and flipped.
 
-        positions: (B,) integers >= 0; step s of a global batch B is s*B .. s*B + B - 1, of which each rank takes a
-        contiguous slice. Each picture, crop and flip depends on (seed, position) alone; `step` is the caller's and changes nothing.
+        positions: (B,) integers >= 0; step s of a global batch B is s*B .. s*B + B - 1, of which each rank
+        takes a contiguous slice. Each picture, crop and flip depends on (seed, position) alone; `step` is the
+        caller's and changes nothing.
         """
         places = np.asarray(positions, np.int64)
         chosen = order.pictures(self.seed, len(self), places)
@@ -154,12 +168,16 @@ class Dataset:
         return self._with_facts(pixels, chosen)
 
     def take(self, chosen: np.ndarray | Tensor) -> Batch:
-        """Pictures by their index in file order, cut from the middle, not flipped. chosen: (K,) integers in [0, N)."""
+        """Pictures by their index in file order, cut from the middle, not flipped. chosen: (K,) integers in
+        [0, N).
+        """
         chosen = np.asarray(chosen, np.int64)
         return self._with_facts(self.store.center(chosen), chosen)
 
     def blocks(self, size: int = 256) -> Iterator[Batch]:
-        """Every picture once in file order, as `take` gives them, `size` at a time; the last block may be smaller."""
+        """Every picture once in file order, as `take` gives them, `size` at a time; the last block may be
+        smaller.
+        """
         for start in range(0, len(self), size):
             yield self.take(np.arange(start, min(start + size, len(self))))
 

@@ -1,4 +1,6 @@
-"""One encoded picture to plain 8-bit grey, RGB or RGBA: modes, depth, rotation, transparency, and what is refused."""
+"""One encoded picture to plain 8-bit grey, RGB or RGBA: modes, depth, rotation, transparency, and what is
+refused.
+"""
 
 import io
 import warnings
@@ -34,7 +36,9 @@ class UnreadablePicture(BrokenPicture):
 
 @dataclass(frozen=True)
 class Decoding:
-    """How pictures become pixels. channels: 1, 3, or 2 and 4 to keep transparency; background: (R, G, B) under it."""
+    """How pictures become pixels. channels: 1, 3, or 2 and 4 to keep transparency; background: (R, G, B)
+    under it.
+    """
 
     channels: int
     background: tuple[int, int, int]
@@ -105,7 +109,9 @@ def upright(image: Image.Image, decoding: Decoding) -> Image.Image:
 
 
 def flatten(image: Image.Image, decoding: Decoding) -> Image.Image:
-    """Any mode to the wanted channels: 16 bits scaled to 8, transparency over the background (or kept, for 2 and 4)."""
+    """Any mode to the wanted channels: 16 bits scaled to 8, transparency over the background (or kept, for 2
+    and 4).
+    """
     if image.mode in (*_SIXTEEN, "I"):
         image = _eight_bits(image)
     elif image.mode == "F":
@@ -132,7 +138,9 @@ def from_pixels(pixels: np.ndarray, decoding: Decoding) -> list[Image.Image]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Holds back Pillow's warnings (sizes are checked here, damaged EXIF is tolerated). For the whole process meanwhile."""
+    """Holds back Pillow's warnings (sizes are checked here, damaged EXIF is tolerated). For the whole process
+    meanwhile.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -1,4 +1,6 @@
-"""idx files, the form of MNIST and its heirs: plain or gzipped, a directory of four or one images file with its labels."""
+"""idx files, the form of MNIST and its heirs: plain or gzipped, a directory of four or one images file with
+its labels.
+"""
 
 import gzip
 import hashlib
@@ -11,11 +13,9 @@ from typing import IO
 
 import numpy as np
 
-from unnoise.data.source import Read, Source
+from unnoise.data.source import IN_MEMORY, Read, Source, array_classes, file_identity, given
 
 _IMAGES, _LABELS = 0x0803, 0x0801
-_IN_MEMORY = 2**26
-"""Bytes of pictures up to which the whole file is held in memory and needs no cache."""
 SPLITS = {"train": "train", "test": "t10k"}
 
 
@@ -41,7 +41,8 @@ def find(folder: Path, split: str) -> Path | None:
 def open_idx(images: Path, *, name: str = "", classes: tuple[str, ...] | None = None) -> Source:
     """The pictures of an idx file, with the labels of the file beside it that is named alike.
 
-    classes: names of labels 0, 1, ...; None calls them by their numbers. ValueError when a file is not what it says.
+    classes: names of labels 0, 1, ...; None calls them by their numbers. ValueError when a file is not what
+    it says.
     """
     with _open(images) as file:
         count, height, width = _header(file, images, _IMAGES, 3)
@@ -49,25 +50,25 @@ def open_idx(images: Path, *, name: str = "", classes: tuple[str, ...] | None = 
             raise ValueError(
                 f"{images} holds {count} pictures of {width}x{height}; name a file with pictures"
             )
-        small = count * height * width <= _IN_MEMORY
+        small = count * height * width <= IN_MEMORY
         pixels = None
         if small:
             pixels = np.frombuffer(_exactly(file, count * height * width, images), np.uint8)
             pixels = pixels.reshape(count, height, width, 1)
     beside = _labels_beside(images)
-    labels, names, notes = None, (), ()
+    labels: np.ndarray | None = None
+    names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     if beside is None:
         notes = (f"no labels file beside {images.name}, so the pictures have no classes",)
     else:
         labels, names = _labels(beside, count, classes)
-    stat = images.stat()
-    identity = f"idx:{images.resolve()}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
     return Source(
         name=name or str(images),
         count=count,
         name_of=lambda k: f"{images.name}#{k}",
         reads=partial(_rows, images, pixels),
-        identity=hashlib.sha256(identity.encode()).hexdigest(),
+        identity=hashlib.sha256(f"idx:{file_identity(images)}".encode()).hexdigest(),
         labels=labels,
         classes=names,
         shape=(height, width, 1),
@@ -106,17 +107,13 @@ def _exactly(file: IO[bytes], size: int, path: Path) -> bytes:
 def _rows(path: Path, pixels: np.ndarray | None) -> Iterator[Read]:
     if pixels is not None:
         for row in pixels:
-            yield partial(_same, row)
+            yield partial(given, row)
         return
     with _open(path) as file:
         count, height, width = _header(file, path, _IMAGES, 3)
         for _ in range(count):
             data = _exactly(file, height * width, path)
-            yield partial(_same, np.frombuffer(data, np.uint8).reshape(height, width, 1))
-
-
-def _same(row: np.ndarray) -> np.ndarray:
-    return row
+            yield partial(given, np.frombuffer(data, np.uint8).reshape(height, width, 1))
 
 
 def _labels_beside(images: Path) -> Path | None:
@@ -138,5 +135,4 @@ def _labels(path: Path, count: int, classes: tuple[str, ...] | None) -> tuple[np
         values = np.frombuffer(_exactly(file, count, path), np.uint8)
     if classes is not None and values.max() < len(classes):
         return values.astype(np.int64), classes
-    unique, labels = np.unique(values, return_inverse=True)
-    return labels.astype(np.int64), tuple(str(value) for value in unique)
+    return array_classes(values, str(path))

@@ -1,8 +1,10 @@
-"""Which picture comes when: a pure function of the seed, so that a run resumes or splits over ranks at any position.
+"""Which picture comes when: a pure function of the seed, so that a run resumes or splits over ranks at any
+position.
 
-Positions p = 0, 1, 2, ... run through epoch 0's permutation, then epoch 1's, and so on: position p holds entry p % n of
-the permutation of epoch p // n. Every draw is a hash of (seed, purpose, place) by SplitMix64 (Steele, Lea & Flood 2014)
-rather than a library's generator, so that neither numpy's nor torch's next version can change an order.
+Positions p = 0, 1, 2, ... run through epoch 0's permutation, then epoch 1's, and so on: position p holds
+entry p % n of the permutation of epoch p // n. Every draw is a hash of (seed, purpose, place) by SplitMix64
+(Steele, Lea & Flood 2014) rather than a library's generator, so that neither numpy's nor torch's next version
+can change an order.
 """
 
 import functools
@@ -23,7 +25,9 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 
 def draws(seed: int, purpose: str, places: np.ndarray) -> np.ndarray:
-    """64 random bits for each place, a function of (seed, purpose, place). places: (K,) integers; returns (K,) uint64."""
+    """64 random bits for each place, a function of (seed, purpose, place). places: (K,) integers; returns
+    (K,) uint64.
+    """
     key = int.from_bytes(hashlib.blake2b(f"{purpose}:{seed}".encode(), digest_size=8).digest(), "little")
     return _mix(_mix(np.asarray(places).astype(np.uint64) * _GOLDEN + np.uint64(key)))
 
@@ -37,7 +41,9 @@ def indices(seed: int, n: int, start: int, count: int) -> np.ndarray:
 
 
 def pictures(seed: int, n: int, positions: np.ndarray) -> np.ndarray:
-    """Pictures at the given positions of the sequence, in any order. positions: (K,) >= 0; returns (K,) int64 in [0, n)."""
+    """Pictures at the given positions of the sequence, in any order. positions: (K,) >= 0; returns (K,) int64
+    in [0, n).
+    """
     assert n > 0, "an empty data set has no order"
     epochs, entries = np.divmod(np.asarray(positions, np.int64), n)
     chosen = np.empty(epochs.shape, np.int64)

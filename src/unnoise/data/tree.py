@@ -1,4 +1,5 @@
-"""What a tree of files means: which are pictures, what classes their folders make, what captions lie beside them.
+"""What a tree of files means: which are pictures, what classes their folders make, what captions lie beside
+them.
 
 Shared by folders and zips. Names are relative, with forward slashes.
 """
