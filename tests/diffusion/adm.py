@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tests.goldens import directory, manifest
 from unnoise.diffusion.condition import Condition
 from unnoise.diffusion.denoiser import Denoiser
 from unnoise.diffusion.prediction import Denoise
@@ -25,6 +26,16 @@ def schedule_of(spec: dict[str, Any]) -> NoiseSchedule:
     )
     respacing = str(spec["timestep_respacing"])
     return schedule if respacing.startswith("none") else schedule.respaced(space(respacing, steps))
+
+
+def exists(group: str) -> bool:
+    return (directory() / f"{group}.json").exists()
+
+
+def assert_covered(group: str, known: Callable[[dict[str, Any]], bool]) -> None:
+    """Every case of the group is read by some test: nothing is skipped because its call is worded anew."""
+    if exists(group):
+        assert [spec["id"] for spec in manifest(group)["cases"] if not known(spec)] == []
 
 
 class Toy(nn.Module):

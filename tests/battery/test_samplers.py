@@ -1,0 +1,237 @@
+"""What every sampler of the registry must do, on data whose answer is known."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.analytic import GRIDS, Gaussian, Mixture, grid, slope
+from tests.battery.registry import ALL, DETERMINISTIC, STOCHASTIC
+from unnoise.diffusion.condition import Condition
+from unnoise.diffusion.constrain import hold_known
+from unnoise.diffusion.guidance import classifier_guide
+from unnoise.diffusion.noise import RecordedNoise, SeededNoise
+from unnoise.diffusion.samplers import SAMPLERS, DdimInversion
+from unnoise.diffusion.schedule import NoiseSchedule, make_betas
+from unnoise.diffusion.spacing import space
+from unnoise.diffusion.walk import run
+
+NONE = Condition()
+DATA = Gaussian(torch.tensor(0.3, dtype=torch.float64), torch.tensor(0.25, dtype=torch.float64))
+
+
+def no_noise(like: Tensor, *, step: int, draw: int) -> Tensor:
+    raise AssertionError(f"noise drawn at step {step}, draw {draw}, and not needed")
+
+
+def last(steps) -> Tensor:
+    *_, end = steps
+    return end.x
+
+
+def pixels(count: int, *shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def few(steps: int = 12) -> NoiseSchedule:
+    return NoiseSchedule.from_betas(make_betas("cosine", 1000)).respaced(space(steps, 1000))
+
+
+@pytest.mark.parametrize("kind", GRIDS)
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_order_of_convergence(name: str, kind: str) -> None:
+    """Against the exact solution of the ODE; a wrong coefficient anywhere changes the slope to 0."""
+    sampler, counts, errors = DETERMINISTIC[name], [16, 32, 64, 128], []
+    for steps in counts:
+        schedule = grid(kind, steps)
+        x = pixels(2, 1, 2, 2)
+        path = schedule.path(x)
+        end = last(run(sampler, DATA, x, path, cond=NONE, noise=no_noise))
+        errors.append((end - DATA.flow(x, path[0], path[-1])).abs().max().item())
+    measured = slope(counts, errors)
+    assert sampler.order - 0.2 < measured < sampler.order + 0.5, (measured, errors)
+
+
+def moments(sampler, schedule: NoiseSchedule, data: Gaussian) -> tuple[float, float]:
+    """Mean and variance of a sampler's draws, exactly: on Gaussian data it is affine in x_T and every noise.
+
+    Row 0 has no noise, row 1 x_T = 1, row k + 2 noise 1 at step k.
+    """
+    rows = schedule.steps + 2
+    unit = torch.eye(rows, dtype=torch.float64).view(rows, rows, 1, 1, 1)
+    noise = RecordedNoise({(k, 0): unit[k + 2] for k in range(schedule.steps)})
+    x = unit[1].clone()
+    ends = last(run(sampler, data, x, schedule.path(x), cond=NONE, noise=noise)).flatten()
+    return ends[0].item(), ((ends[1:] - ends[0]) ** 2).sum().item()
+
+
+@pytest.mark.parametrize("kind", GRIDS)
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_moments_converge(name: str, kind: str) -> None:
+    """Mean and variance of the landing's q tend to the data's, at first order or better."""
+    counts, errors = [32, 64, 128, 256], []
+    for steps in counts:
+        schedule = grid(kind, steps, first=-6.0, last=3.0)
+        mean, variance = moments(STOCHASTIC[name], schedule, DATA)
+        landing = schedule.alpha_bar_end
+        wanted = landing * DATA.variance.item() + 1 - landing
+        errors.append(abs(mean - math.sqrt(landing) * DATA.mean.item()) + abs(variance - wanted))
+    assert slope(counts, errors) > 0.8, errors
+    assert errors[-1] < 0.02, errors
+
+
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_moments_of_draws(name: str) -> None:
+    """20,000 draws have the moments that the affine map says, within five standard errors."""
+    schedule, count = grid("uniform", 16, first=-5.0), 20_000
+    mean, variance = moments(STOCHASTIC[name], schedule, DATA)
+    generator = torch.Generator().manual_seed(3)
+
+    def noise(like: Tensor, *, step: int, draw: int) -> Tensor:
+        return torch.randn(like.shape, generator=generator, dtype=like.dtype)
+
+    x = noise(torch.empty(count, 1, 1, 1, dtype=torch.float64), step=-1, draw=0)
+    drawn = last(run(STOCHASTIC[name], DATA, x, schedule.path(x), cond=NONE, noise=noise)).flatten()
+    assert abs(drawn.mean() - mean) < 5 * math.sqrt(variance / count)
+    assert abs(drawn.var() - variance) < 5 * variance * math.sqrt(2 / count)
+
+
+def test_ancestral_sampling_with_the_best_variance_is_exact() -> None:
+    """With the true mean and variance of x_{i-1} given x_i, five steps draw the data's own distribution."""
+    best = Gaussian(DATA.mean, DATA.variance, optimal=True)
+    schedule = few(5)
+    first = schedule.alpha_bar[-1].item()
+    mean, variance = moments(SAMPLERS["ddpm"](), schedule, best)
+    # The last step lands on E[x0 | x_0] without noise, so the variance lacks Var[x0 | x_0]. And x_T is drawn
+    # from N(0, 1) instead of q(x_T): an error of the order of its alpha_bar.
+    lacking = DATA.spread(schedule.at(0, pixels(1, 1, 1, 1))).item()
+    assert abs(mean - 0.3) < 2 * math.sqrt(first)
+    assert abs(variance + lacking - 0.25) < 2 * first
+    fixed = moments(SAMPLERS["ddpm"](), schedule, DATA)[1]
+    assert abs(fixed - 0.25) > 20 * abs(variance - 0.25), (
+        "the posterior variance alone is too small at five steps"
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ALL)
+def test_dtype(name: str, dtype: torch.dtype) -> None:
+    """x stays in its type, bfloat16 in float32; float32 follows float64."""
+    start = pixels(3, 1, 2, 2).to(dtype)
+    schedule, noise = few(), SeededNoise(0, range(3))
+
+    def walked(x: Tensor) -> Tensor:
+        return last(run(ALL[name], DATA, x, schedule.path(x), cond=NONE, noise=noise))
+
+    end = walked(start)
+    assert end.dtype == torch.promote_types(dtype, torch.float32)
+    torch.testing.assert_close(end.double(), walked(start.double()), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_picture_does_not_depend_on_its_batch(name: str) -> None:
+    schedule = few()
+    noise = SeededNoise(5, (7, 8, 9))
+    x = noise(torch.empty(3, 1, 2, 2, dtype=torch.float64), step=-1, draw=0)
+    together = last(run(ALL[name], DATA, x, schedule.path(x), cond=NONE, noise=noise))
+    for row, image in enumerate((7, 8, 9)):
+        one, alone = x[row : row + 1], SeededNoise(5, (image,))
+        end = last(run(ALL[name], DATA, one, schedule.path(one), cond=NONE, noise=alone))
+        torch.testing.assert_close(end, together[row : row + 1], rtol=0, atol=1e-13)
+    assert (together[0] - together[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_constraint(name: str) -> None:
+    """Called once a step, before the network, with its own noise; known pixels come back to the bit."""
+    schedule, calls, seen = few(), [], []
+    known, mask = pixels(3, 1, 2, 2, seed=1), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    held = hold_known(known, mask)
+
+    class Spy:
+        def before(self, x, at, noise):
+            calls.append(at.i[0].item())
+            return held.before(x, at, noise)
+
+        def final(self, x0):
+            calls.append("final")
+            return held.final(x0)
+
+    def denoise(x, at, cond):
+        seen.append((at, x))
+        return DATA(x, at, cond)
+
+    drawn = {}
+    seeded = SeededNoise(0, range(3))
+
+    def noise(like, *, step, draw):
+        assert (step, draw) not in drawn, "drawn twice"
+        drawn[step, draw] = seeded(like, step=step, draw=draw)
+        return drawn[step, draw]
+
+    x = pixels(3, 1, 2, 2)
+    end = last(run(ALL[name], denoise, x, schedule.path(x), cond=NONE, noise=noise, constraint=Spy()))
+    assert calls == [*range(schedule.steps - 1, -1, -1), "final"]
+    assert torch.equal(end * mask, known * mask)
+    assert (end - known).abs()[:, :, 0, 1].min() > 1e-6
+    for step in range(schedule.steps):
+        at = schedule.at(schedule.steps - 1 - step, x)
+        before = next(x for place, x in seen if place.i[0] == at.i[0])
+        wanted = at.scales.alpha * known + at.scales.sigma * drawn[step, 1]
+        torch.testing.assert_close(before * mask, wanted * mask)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_guided_mixture_is_its_component(name: str) -> None:
+    """A mixture guided by its exact classifier draws the component, within the standard error."""
+    means = torch.tensor([-0.8, 0.5], dtype=torch.float64).view(2, 1, 1, 1)
+    variances = torch.tensor([0.02, 0.05], dtype=torch.float64)
+    mixture = Mixture(means, variances, torch.tensor([0.7, 0.3], dtype=torch.float64))
+    schedule, count = grid("uniform", 150, first=-6.0, last=5.0), 4000
+    place = None
+
+    def classifier(x, t):
+        return mixture.logits(x, schedule.at(t.round().long(), x))
+
+    generator = torch.Generator().manual_seed(1)
+
+    def noise(like, *, step, draw):
+        return torch.randn(like.shape, generator=generator, dtype=like.dtype)
+
+    x = noise(torch.empty(count, 1, 1, 1, dtype=torch.float64), step=-1, draw=0)
+    label = torch.ones(count, dtype=torch.int64)
+    for scale in (0.0, 1.0):
+        place = last(
+            run(
+                ALL[name],
+                lambda x, at, cond: mixture(x, at, NONE),
+                x,
+                schedule.path(x),
+                cond=Condition(label=label),
+                noise=noise,
+                guide=classifier_guide(classifier, scale),
+            )
+        ).flatten()
+        if scale == 0:
+            share = (place > 0).double().mean().item()
+            assert abs(share - 0.3) < 0.03, "unguided: 30 % of the draws"
+    assert abs(place.mean() - 0.5) < 5 * math.sqrt(0.05 / count) + 0.01
+    assert abs(place.var() - 0.05) < 5 * 0.05 * math.sqrt(2 / count) + 0.004
+
+
+@pytest.mark.parametrize("kind", GRIDS)
+def test_inversion_and_back(kind: str) -> None:
+    """What is inverted is drawn again, the error falling at first order."""
+    counts, errors = [32, 64, 128, 256], []
+    x0 = 0.3 + 0.5 * pixels(4, 1, 2, 2)
+    for steps in counts:
+        schedule = grid(kind, steps)
+        up = schedule.ascent(x0)
+        noisy = last(run(DdimInversion(), DATA, x0, up, cond=NONE, noise=no_noise))
+        back = last(run(SAMPLERS["ddim"](), DATA, noisy, up[::-1], cond=NONE, noise=no_noise))
+        errors.append((back - x0).abs().max().item())
+        forward = (noisy - DATA.flow(x0, up[0], up[-1])).abs().max().item()
+        assert forward < 40 / steps
+    assert slope(counts, errors) > 0.8, errors
+    assert errors[-1] < 0.03, errors
