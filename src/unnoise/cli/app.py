@@ -2,13 +2,15 @@
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from unnoise import __version__
 
 DONE, FAILED, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+UsageError: Any = typer.BadParameter.__base__
+"""Of the parser inside typer, which has no public name for it."""
 
 app = typer.Typer(
     name="unnoise",
@@ -49,7 +51,14 @@ def main() -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     _register()
     try:
-        app(prog_name="unnoise", standalone_mode=True)
+        sys.exit(app(prog_name="unnoise", standalone_mode=False))
+    except UsageError as error:
+        message = error.format_message()
+        if "\n" in message:  # the help, when nothing was asked for
+            error.show()
+        else:
+            _say(f"{message} ({error.ctx.command_path if error.ctx else 'unnoise'} -h lists what there is)")
+        sys.exit(REFUSED)
     except ValueError as error:
         if not _ours(error):
             raise  # a ValueError from inside a library is a bug of ours: show where
