@@ -6,6 +6,7 @@ picture k looks like and nothing else, so that a job may be stopped, continued, 
 
 import json
 import math
+import os
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,12 +46,18 @@ def claim(out: Path, identity: Mapping[str, Any], planned: Sequence[Path]) -> No
         if changes:
             raise ValueError(f"{out} holds another request ({'; '.join(changes)}); choose another folder")
         return
+    there = _listing(out)
     for path in planned:
-        if path.exists():
+        if path.name in there:
             raise ValueError(f"{path} is there and not from this command; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     with written_aside(record) as aside:
         aside.write_text(json.dumps(identity, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _listing(folder: Path) -> set[str]:
+    """Names in a folder, asked for once: a job may be of a million pictures."""
+    return {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
 
 
 def _read(record: Path) -> dict[str, Any]:
@@ -99,7 +106,8 @@ class PngFolder:
 
     def missing(self, ids: Sequence[int]) -> list[int]:
         """Those of `ids` that are not there, or not whole."""
-        return [k for k in ids if not is_whole_png(self.path(k))]
+        there = _listing(self.out)
+        return [k for k in ids if not (self.path(k).name in there and is_whole_png(self.path(k)))]
 
     def add(self, batch: ImageBatch) -> None:
         """Write the pictures of a batch."""

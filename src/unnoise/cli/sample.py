@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def sample(
-    model: Annotated[Path, typer.Argument(help="A model.safetensors, or a run directory.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or a run directory.")],
     out: Annotated[Path, typer.Option(help="Folder for the pictures; the same command continues there.")],
     n: Annotated[int, typer.Option("-n", help="How many pictures.")] = _DEFAULT.n,
     label: Annotated[
@@ -61,7 +61,6 @@ def sample(
         "clip": clip, "seed": seed, "first": first, "batch_size": batch_size, "exact": exact,
         "precision": precision,
     }  # fmt: skip
-    begun = time.monotonic()
     with stoppable():
         import hashlib
 
@@ -95,7 +94,7 @@ def sample(
                     hint = f"{error.strerror or error}; the same command continues when that is put right"
                     raise OSError(error.errno, hint, error.filename or str(out)) from None
             if distributed.is_main():
-                typer.echo(f"{meter.summary(time.monotonic() - begun)}: {written}")
+                typer.echo(f"{meter.summary()}: {written}")
                 if grid:
                     typer.echo(f"grid: {out / 'grid.png'}")
 
@@ -133,6 +132,7 @@ class Meter:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.wanted, self.steps, self.todo, self.done = wanted, steps, 0, 0
+        self.began = time.monotonic()
         console = Console(stderr=True)
         self.progress = Progress(
             TextColumn("drawing"),
@@ -169,10 +169,12 @@ class Meter:
         """A batch is written."""
         self.done += len(batch)
 
-    def summary(self, seconds: float) -> str:
+    def summary(self) -> str:
         """What was done, for people."""
-        there = f" ({self.wanted} with those that were there)" if self.done < self.wanted else ""
-        return f"{self.done} pictures drawn in {seconds:.1f} s{there}"
+        from unnoise.cli.progress import duration
+
+        there = f", {self.wanted} with those that were there" if self.done < self.wanted else ""
+        return f"{self.done} pictures drawn in {duration(time.monotonic() - self.began)}{there}"
 
 
 def _say(text: str) -> None:
