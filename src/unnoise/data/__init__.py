@@ -1,6 +1,4 @@
-"""Data sets: folders, zips, npz, idx, built-ins and hub sets, decoded once, in an order that the seed alone
-decides.
-"""
+"""Data sets: folders, zips, npz, idx, built-ins, hub sets; decoded once, in an order that the seed decides."""
 
 from unnoise.data.builtin import BUILTINS
 from unnoise.data.dataset import Batch, Dataset

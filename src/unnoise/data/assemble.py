@@ -11,7 +11,7 @@ from unnoise.data.source import Source
 
 
 def assemble(store: Store, facts: Facts, source: Source, config: DataConfig, seed: int) -> Dataset:
-    """The data set of the pictures that could be read. ValueError when it must be strict and one could not."""
+    """The data set of the pictures that could be read. ValueError under `strict` when one could not."""
     broken = tuple((source.name_of(k), reason) for k, reason in facts.broken)
     if broken and config.strict:
         raise ValueError(

@@ -1,6 +1,4 @@
-"""Decodes a data set once, several pictures at a time and in bounded memory, into the rows that the cache
-stores.
-"""
+"""Decodes a data set once, several pictures at a time and in bounded memory, for the cache to store."""
 
 import threading
 from collections import Counter
@@ -151,7 +149,7 @@ def readable(source: Source, wanted: list[int]) -> bool:
 
 @dataclass(eq=False)
 class Budget:
-    """Bounds the pixels being decoded at once; one that alone exceeds the bound waits until nothing else is."""
+    """Bounds the pixels being decoded at once; a picture beyond the bound waits until it is alone."""
 
     bound: int
     used: int = 0

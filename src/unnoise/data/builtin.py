@@ -1,6 +1,4 @@
-"""The data sets known by name: ten thousand pictures of Fashion-MNIST in the package, and the whole set where
-it is found.
-"""
+"""The data sets known by name: ten thousand pictures of Fashion-MNIST in the package, and the whole of it."""
 
 import hashlib
 import os
@@ -38,8 +36,7 @@ _SIDE, _COLUMNS = 28, 100
 
 
 def fashion_mnist_10k(split: str, config: DataConfig) -> Source:
-    """1,000 training pictures of each class of Fashion-MNIST (Xiao, Rasul & Vollgraf 2017; MIT licence), in
-    the package.
+    """1,000 training pictures of each class of Fashion-MNIST (Xiao, Rasul & Vollgraf 2017), in the package.
 
     Picture k is of class k % 10 and none is of the test set; scripts/make_fashion_mnist_10k.py made the
     sheet.
@@ -92,9 +89,9 @@ def fashion_mnist(split: str, config: DataConfig) -> Source:
         return open_hub(request)
     except ValueError as error:
         raise ValueError(
-            f"fashion-mnist is not on this machine; install Debian's package dataset-fashion-mnist, or set "
-            f"{FASHION_VARIABLE} to a folder with its four idx files, or install 'unnoise[hub]' and be online "
-            f"({error}), or use the 10,000 pictures of fashion-mnist-10k"
+            "fashion-mnist is not on this machine; install Debian's package dataset-fashion-mnist, or set "
+            f"{FASHION_VARIABLE} to a folder with its four idx files, or install 'unnoise[hub]' and go online, "
+            f"or use the 10,000 pictures of fashion-mnist-10k (tried last: {error})"
         ) from error
 
 

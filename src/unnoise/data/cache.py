@@ -35,7 +35,7 @@ _CHECKED = 32
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """A cache file as opened. pixels: flat uint8, mapped; table: (N, 3) int64 or (0, 3); facts: the footer."""
+    """A cache file as opened. pixels: flat uint8, mapped; table: (N, 3) or (0, 3) int64; facts: the footer."""
 
     pixels: np.ndarray
     table: np.ndarray
@@ -62,8 +62,7 @@ def read(path: Path) -> Stored | None:
 def write(
     path: Path, parts: Iterable[np.ndarray], finish: Callable[[], tuple[np.ndarray, dict[str, Any]]]
 ) -> None:
-    """Writes the pixels of `parts` as they come, then the table and facts of finish(), and puts the file in
-    place at once.
+    """Writes the pixels of `parts` as they come, then the table and facts of finish().
 
     OSError when that fails; no half file stays.
     """
@@ -132,7 +131,7 @@ def _stream(file: IO[bytes], parts: Iterable[np.ndarray]) -> tuple[int, list[int
     """Writes the pixels; returns their length, the CRC of each block, and the hash of all."""
     length, crc, blocks, digest = 0, 0, [], hashlib.blake2b(digest_size=16)
     for part in parts:
-        data = memoryview(np.ascontiguousarray(part).reshape(-1))
+        data = np.ascontiguousarray(part).reshape(-1).data
         file.write(data)
         digest.update(data)
         while len(data):
@@ -164,7 +163,7 @@ def _checked(file: IO[bytes], path: Path) -> Stored | None:
     pixels = np.memmap(file, np.uint8, "r", offset=len(_HEAD), shape=(length,))
     blocks = facts["crc"]
     for k in sorted({round(k) for k in np.linspace(0, len(blocks) - 1, min(_CHECKED, len(blocks)))}):
-        if zlib.crc32(pixels[k * _BLOCK : (k + 1) * _BLOCK]) != blocks[k]:
+        if zlib.crc32(pixels[k * _BLOCK : (k + 1) * _BLOCK].data) != blocks[k]:
             return None
     return Stored(pixels, np.frombuffer(tail[:rows], "<i8").reshape(-1, 3), facts)
 

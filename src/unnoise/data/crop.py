@@ -22,9 +22,7 @@ _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 @dataclass(frozen=True)
 class Window:
-    """A square of a resized picture: the shorter side after resizing, and the corner of the square, in
-    pixels.
-    """
+    """A square of a resized picture: that picture's shorter side, and the square's corner, in pixels."""
 
     shorter: int
     left: int
@@ -57,9 +55,7 @@ def largest_shorter(size: int, least: float = 0.8) -> int:
 
 
 def random_window(width: int, height: int, size: int, rng: random.Random, least: float = 0.8) -> Window:
-    """A square that covers between `least` and all of the shorter side, anywhere. Draws: scale, then top,
-    then left.
-    """
+    """A square of `least` to all of the shorter side, anywhere. Draws the scale, then top, then left."""
     shorter = rng.randrange(size, largest_shorter(size, least) + 1)
     wide, high = resized_sides(width, height, shorter)
     top = rng.randrange(high - size + 1)
@@ -74,9 +70,7 @@ def halve(image: Image.Image, shorter: int) -> Image.Image:
 
 
 def cut(image: Image.Image, window: Window, size: int) -> np.ndarray:
-    """The window of the picture as pixels. Returns uint8 (size, size, C); memory is bounded by the picture's
-    own.
-    """
+    """The window of the picture. Returns uint8 (size, size, C); needs no more memory than the picture."""
     wide, high = resized_sides(*image.size, window.shorter)
     image = halve(image, window.shorter)
     if wide * high <= _WHOLE:
@@ -100,9 +94,7 @@ def center_crop(image: Image.Image, size: int) -> np.ndarray:
 
 
 def random_crop(image: Image.Image, size: int, rng: random.Random, least: float = 0.8) -> np.ndarray:
-    """ADM's random crop: a square of `least` to 1.0 of the shorter side, resized. Returns uint8 (size, size,
-    C).
-    """
+    """ADM's random crop: `least` to 1.0 of the shorter side, resized. Returns uint8 (size, size, C)."""
     return cut(image, random_window(*image.size, size, rng, least), size)
 
 

@@ -21,7 +21,7 @@ from unnoise.data.report import DataReport
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Pictures with what is known of them. pixels: uint8 (B, H, W, C); label: (B,) int64; caption: B texts."""
+    """Pictures and what is known of them. pixels: uint8 (B, H, W, C); label: (B,) int64; caption: B texts."""
 
     pixels: Tensor
     label: Tensor | None = None
@@ -69,8 +69,9 @@ class Squares:
 
 @dataclass(frozen=True, eq=False)
 class Whole:
-    """Whole pictures after the halvings that all random crops share. flat: uint8; table: (N, 3) offset,
-    height, width.
+    """Whole pictures after the halvings that all random crops share.
+
+    flat: uint8, all pictures one after the other; table: (N, 3) offset, height, width.
     """
 
     flat: np.ndarray
@@ -134,9 +135,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of everything that training sees: pixels, labels, classes, captions, crop and flip (not the
-        seed).
-        """
+        """Hash of all that training sees but for the seed: pixels, labels, classes, captions, crop, flip."""
         digest = hashlib.sha256(self.content.encode())
         facts: list[Any] = [
             len(self),
@@ -168,16 +167,12 @@ class Dataset:
         return self._with_facts(pixels, chosen)
 
     def take(self, chosen: np.ndarray | Tensor) -> Batch:
-        """Pictures by their index in file order, cut from the middle, not flipped. chosen: (K,) integers in
-        [0, N).
-        """
+        """Pictures by their index in file order, cut from the middle, not flipped. chosen: (K,) in [0, N)."""
         chosen = np.asarray(chosen, np.int64)
         return self._with_facts(self.store.center(chosen), chosen)
 
     def blocks(self, size: int = 256) -> Iterator[Batch]:
-        """Every picture once in file order, as `take` gives them, `size` at a time; the last block may be
-        smaller.
-        """
+        """Every picture once in file order, as `take` gives them, `size` at a time (the last block fewer)."""
         for start in range(0, len(self), size):
             yield self.take(np.arange(start, min(start + size, len(self))))
 

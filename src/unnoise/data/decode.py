@@ -1,6 +1,4 @@
-"""One encoded picture to plain 8-bit grey, RGB or RGBA: modes, depth, rotation, transparency, and what is
-refused.
-"""
+"""One encoded picture to plain 8-bit grey, RGB or RGBA: modes, depth, rotation, transparency, refusals."""
 
 import io
 import warnings
@@ -36,9 +34,7 @@ class UnreadablePicture(BrokenPicture):
 
 @dataclass(frozen=True)
 class Decoding:
-    """How pictures become pixels. channels: 1, 3, or 2 and 4 to keep transparency; background: (R, G, B)
-    under it.
-    """
+    """How pictures become pixels. channels: 1, 3, or with transparency 2, 4; background: (R, G, B) else."""
 
     channels: int
     background: tuple[int, int, int]
@@ -92,7 +88,7 @@ def header(raw: bytes | Path, decoding: Decoding) -> Header:
 
 
 def upright(image: Image.Image, decoding: Decoding) -> Image.Image:
-    """The opened picture decoded, turned as its EXIF says, in mode L, LA, RGB or RGBA. Raises BrokenPicture."""
+    """The opened picture decoded, turned as its EXIF says, in mode L, LA, RGB or RGBA; or BrokenPicture."""
     try:
         image.load()
         try:
@@ -109,9 +105,7 @@ def upright(image: Image.Image, decoding: Decoding) -> Image.Image:
 
 
 def flatten(image: Image.Image, decoding: Decoding) -> Image.Image:
-    """Any mode to the wanted channels: 16 bits scaled to 8, transparency over the background (or kept, for 2
-    and 4).
-    """
+    """Any mode to the wanted channels: 16 bits scaled to 8, transparency over the background unless kept."""
     if image.mode in (*_SIXTEEN, "I"):
         image = _eight_bits(image)
     elif image.mode == "F":
@@ -138,9 +132,7 @@ def from_pixels(pixels: np.ndarray, decoding: Decoding) -> list[Image.Image]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Holds back Pillow's warnings (sizes are checked here, damaged EXIF is tolerated). For the whole process
-    meanwhile.
-    """
+    """Holds back Pillow's warnings, in all threads: sizes are checked here, damaged EXIF is tolerated."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -32,7 +32,7 @@ def find_source(config: DataConfig, on_progress: Progress | None = None) -> Sour
     name, _, split = config.source.partition(":")
     if name in BUILTINS and not os.path.exists(config.source):
         return _own_labels(BUILTINS[name](split or "train", config), config)
-    path, split = _split_of(Path(config.source).expanduser())
+    path, part = _split_of(Path(config.source).expanduser())
     try:
         path.stat()
     except FileNotFoundError as error:
@@ -42,11 +42,11 @@ def find_source(config: DataConfig, on_progress: Progress | None = None) -> Sour
             f"{path} cannot be reached ({error.strerror}); check its name and permissions"
         ) from error
     if path.is_dir():
-        images = idx.find(path, split or "train")
+        images = idx.find(path, part or "train")
         if images is not None:
             return _own_labels(idx.open_idx(images), config)
-        if split is not None:
-            raise ValueError(f"{path} holds no idx files of the split {split!r}; name it without :{split}")
+        if part is not None:
+            raise ValueError(f"{path} holds no idx files of the split {part!r}; name it without :{part}")
         return open_folder(path, config.labels)
     return _open_file(path, config)
 
@@ -88,8 +88,8 @@ def _own_labels(source: Source, config: DataConfig) -> Source:
         return replace(source, labels=None, classes=())
     if config.labels in ("folder", "metadata"):
         raise ValueError(
-            f"data.labels={config.labels} needs a folder or zip of pictures; {source.name} has labels of its own, so "
-            "use auto or none"
+            f"data.labels={config.labels} needs a folder or zip of pictures; {source.name} has labels of its own, "
+            "so use auto or none"
         )
     return source
 

@@ -13,9 +13,7 @@ from unnoise.data.tree import Labels, printable, understand
 
 
 def open_folder(folder: Path, labels: Labels = "auto") -> Source:
-    """The pictures below a folder, in the order of their names. ValueError when it cannot be read or holds
-    none.
-    """
+    """The pictures below a folder, sorted by name. ValueError when it cannot be read or holds none."""
     stamps = dict(_walk(folder))
     found = understand(stamps, str(folder), labels, partial(_text, folder))
     digest = hashlib.sha256(os.fsencode(folder.resolve()))

@@ -108,7 +108,7 @@ def _materialise(request: HubRequest, path: Path, on_progress: Progress | None) 
 
 
 def _stream(request: HubRequest) -> tuple[Any, Columns, int]:
-    """The rows of the split, pictures left encoded, and how many there will be (the limit when nobody says)."""
+    """The rows of the split, pictures left encoded, and how many there will be (the limit if unknown)."""
     try:
         datasets = importlib.import_module("datasets")
     except ImportError as error:
@@ -126,8 +126,8 @@ def _stream(request: HubRequest) -> tuple[Any, Columns, int]:
         raise ValueError(f"hf:{request.name}:{request.split} cannot be used: {_line(error)}") from error
     except Exception as error:  # the library raises its own and its transports' kinds
         raise ValueError(
-            f"hf:{request.name} cannot be loaded ({_line(error)}); check the name and the connection, or download it "
-            "and name its folder"
+            f"hf:{request.name} cannot be loaded ({_line(error)}); check the name and the connection, or download "
+            "it and name its folder"
         ) from error
     splits = getattr(stream.info, "splits", None) or {}
     known = splits[request.split].num_examples if request.split in splits else None
@@ -162,10 +162,8 @@ def _rows(stream: Any, request: HubRequest) -> Iterator[dict[str, Any]]:
         except StopIteration:
             return
         except Exception as error:
-            raise ValueError(
-                f"hf:{request.name} broke off while loading ({_line(error)}); run again, or download it and name its "
-                "folder"
-            ) from error
+            text = f"hf:{request.name} broke off while loading ({_line(error)})"
+            raise ValueError(f"{text}; run again, or download it and name its folder") from error
         yield row
 
 

@@ -96,7 +96,7 @@ def _labels(file: zipfile.ZipFile, path: Path, count: int) -> tuple[np.ndarray |
             ) from error
     if values.shape != (count,) or values.dtype.kind not in "iuU":
         raise ValueError(
-            f"{path}: arr_1 is {values.dtype} of shape {values.shape}; it must be {count:,} whole numbers or names"
+            f"{path}: arr_1 is {values.dtype} {values.shape}; it must be {count:,} whole numbers or names"
         )
     return array_classes(values, str(path))
 

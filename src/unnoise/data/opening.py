@@ -33,7 +33,7 @@ def open_data(config: DataConfig, *, seed: int = 0, on_progress: Progress | None
     source = find_source(config, on_progress)
     if source.shape is not None and source.shape[0] * source.shape[1] > config.max_pixels:
         height, width, _ = source.shape
-        text = f"the pictures of {source.name} are {width}x{height}, over the limit of {config.max_pixels:,} pixels"
+        text = f"the pictures of {source.name} are {width}x{height}, over {config.max_pixels:,} pixels"
         raise ValueError(f"{text}; --set data.max_pixels=N raises it, up to {PILLOW_LIMIT}")
     pixels = _ready(source, config)
     if pixels is not None:

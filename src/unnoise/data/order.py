@@ -21,13 +21,11 @@ def _mix(x: np.ndarray) -> np.ndarray:
     """SplitMix64's finaliser: a bijection of uint64 whose outputs look independent."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    return np.asarray(x ^ (x >> np.uint64(31)))
 
 
 def draws(seed: int, purpose: str, places: np.ndarray) -> np.ndarray:
-    """64 random bits for each place, a function of (seed, purpose, place). places: (K,) integers; returns
-    (K,) uint64.
-    """
+    """64 random bits for each place: a function of (seed, purpose, place). places: (K,); returns uint64."""
     key = int.from_bytes(hashlib.blake2b(f"{purpose}:{seed}".encode(), digest_size=8).digest(), "little")
     return _mix(_mix(np.asarray(places).astype(np.uint64) * _GOLDEN + np.uint64(key)))
 
@@ -41,9 +39,7 @@ def indices(seed: int, n: int, start: int, count: int) -> np.ndarray:
 
 
 def pictures(seed: int, n: int, positions: np.ndarray) -> np.ndarray:
-    """Pictures at the given positions of the sequence, in any order. positions: (K,) >= 0; returns (K,) int64
-    in [0, n).
-    """
+    """Pictures at the given positions of the sequence. positions: (K,) >= 0; returns (K,) int64 in [0, n)."""
     assert n > 0, "an empty data set has no order"
     epochs, entries = np.divmod(np.asarray(positions, np.int64), n)
     chosen = np.empty(epochs.shape, np.int64)
@@ -69,4 +65,4 @@ def _permutation(seed: int, n: int, epoch: int) -> np.ndarray:
 def _permutations(seed: int, n: int, epochs: np.ndarray) -> np.ndarray:
     """The pictures 0 .. n-1 sorted by their hashes in each epoch. epochs: (E,); returns (E, n) int64."""
     keys = draws(seed, "order", epochs)[:, None] + np.arange(1, n + 1, dtype=np.uint64) * _GOLDEN
-    return np.argsort(_mix(keys), axis=1, kind="stable")
+    return np.asarray(np.argsort(_mix(keys), axis=1, kind="stable"))

@@ -44,7 +44,7 @@ class DataReport:
             most = ", ".join(f"{w}x{h} ({k:,})" for (w, h), k in list(self.sizes.items())[:_SHOWN])
             yield f"sizes as stored: {self.different_sizes:,} different, most of them {most}"
         if self.upscaled:
-            yield f"enlarged: {self.upscaled:,} pictures are smaller than {self.size} pixels, so they are blurred"
+            yield f"enlarged: {self.upscaled:,} pictures, smaller than {self.size} pixels and so blurred"
         if self.broken:
             yield f"broken, left out: {named(self.broken)}"
         if self.ignored:

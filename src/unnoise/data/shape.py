@@ -34,8 +34,8 @@ def decide(source: Source, config: DataConfig, background: tuple[int, int, int])
         if size is None:
             size = common_side(source.name, sizes)
         if channels is None:
-            own = source.shape[2] if source.shape is not None else 3
-            channels = 1 if grey else own
+            held = source.shape[2] if source.shape is not None else 3
+            channels = 1 if grey else held
     own = source.shape[2] if source.shape is not None else None
     if own is None and channels > 4:
         raise ValueError(
@@ -90,5 +90,5 @@ def common_side(name: str, sizes: Counter[tuple[int, int]]) -> int:
     more = f" and {len(sizes) - 5:,} more" if len(sizes) > 5 else ""
     problem = "differ in size" if len(sizes) > 1 else "are not square"
     raise ValueError(
-        f"the pictures of {name} {problem}: {listed}{more}; choose a side, for example --set data.size={advice}"
+        f"the pictures of {name} {problem}: {listed}{more}; choose a side, such as --set data.size={advice}"
     )

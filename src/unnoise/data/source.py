@@ -1,4 +1,4 @@
-"""What every kind of data becomes before it is decoded: a list of pictures to read, with labels and captions."""
+"""What every kind of data becomes before it is decoded: pictures to read, with labels and captions."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

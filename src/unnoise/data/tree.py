@@ -1,5 +1,4 @@
-"""What a tree of files means: which are pictures, what classes their folders make, what captions lie beside
-them.
+"""What a tree of files means: which are pictures, which classes folders make, which captions lie beside.
 
 Shared by folders and zips. Names are relative, with forward slashes.
 """
@@ -110,8 +109,8 @@ def _classes_of(
         missing = [name for name, value in zip(pictures, given, strict=True) if value is None]
         if missing:
             raise ValueError(
-                f"{len(missing):,} of {len(pictures):,} pictures in {where} have no label in its metadata (first: "
-                f"{printable(missing[0])}); add them, or --set data.labels=none to leave labels out"
+                f"{len(missing):,} of {len(pictures):,} pictures in {where} have no label in its metadata "
+                f"(first: {printable(missing[0])}); add them, or --set data.labels=none to leave labels out"
             )
         return [value for value in given if value is not None]
     return _folder_classes(pictures, where, labels)
@@ -126,7 +125,7 @@ def _folder_classes(pictures: list[str], where: str, labels: Labels) -> list[str
             return None
         if not common:
             raise ValueError(
-                f"{where} has no sub-folders to take classes from; make one a class, or --set data.labels=none"
+                f"{where} has no sub-folders to take classes from; make one each, or --set data.labels=none"
             )
         common = common[:-1]
     below = [parts[len(common)] if len(parts) > len(common) else "" for parts in folders]
@@ -134,12 +133,12 @@ def _folder_classes(pictures: list[str], where: str, labels: Labels) -> list[str
     if top:
         shared = posixpath.join(where, *common)
         raise ValueError(
-            f"{top:,} pictures lie in {shared} itself and {len(below) - top:,} in its sub-folders, so some have no "
-            "class; move them into a sub-folder, or --set data.labels=none to train without classes"
+            f"{top:,} pictures lie in {shared} itself and {len(below) - top:,} in its sub-folders, so some have "
+            "no class; move them into a sub-folder, or --set data.labels=none to train without classes"
         )
     if labels == "auto" and {name.lower() for name in below} <= _SPLITS:
         raise ValueError(
-            f"the sub-folders of {where} are splits ({', '.join(sorted(set(below)))}), not classes; name one of them "
+            f"the sub-folders of {where} are splits ({', '.join(sorted(set(below)))}), not classes; name one "
             "as the source, or --set data.labels=none to take all, or data.labels=folder if they are classes"
         )
     return below
