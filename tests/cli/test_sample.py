@@ -217,7 +217,7 @@ def test_foreign_files_are_never_overwritten(unnoise, models, tmp_path):
         (["--batch-size", "0"], ["batch_size=0"]),
         (["--first", "-3"], ["first=-3"]),
         (["--stepz", "3"], ["--stepz"]),
-        (["-n", "many"], ["many"]),
+        (["-n", "many"], ["-n", "integer"]),
     ],
 )
 def test_refused_options(unnoise, models, tmp_path, args, words):
