@@ -1,4 +1,4 @@
-"""The ADM U-Net against recorded outputs and gradients of guided-diffusion (groups adm_unet and adm_extras)."""
+"""The ADM U-Net against outputs and gradients of guided-diffusion (groups adm_unet and adm_extras)."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ def test_outputs_and_gradients(case: Case) -> None:
 
 
 def check_gradients(case: Case, network: UNet, x: torch.Tensor, output: torch.Tensor) -> None:
-    """Gradients of mean(output * probe), 1e-4 of the largest entry; sizes of all the others by their norms."""
+    """Gradients of mean(output * probe), 1e-4 of the largest entry; sizes of all the others by norm."""
     loss = (output * case.input("probe")).mean()
     loss.backward()
     assert_close(loss.detach(), case.output("loss"), 1e-5, "loss")

@@ -1,1 +1,1 @@
-
+"""The networks: torch only, nothing else of ours."""

@@ -5,7 +5,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unnoise.networks.layers import GroupNorm, PointwiseConv1d, residual, zeroed
+from unnoise.networks.layers import PointwiseConv1d, residual, zeroed
+from unnoise.networks.norm import GroupNorm
 
 
 def split_heads(qkv: Tensor, heads: int, order: Literal["legacy", "new"]) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Convolutions, linear maps and group norms that compute in the type of the activations they meet.
+"""Convolutions and linear maps that compute in the type of the activations they meet.
 
 Parameters may stay float32 (master weights) while activations are bfloat16 or float16: the cast happens here,
 at use, so one network serves float32, reduced precision and ADM's float16 torso without autocast.
@@ -39,28 +39,6 @@ class PointwiseConv1d(nn.Conv1d):
         """(B, N, in) -> (B, N, out): channels last, so that heads come out contiguous."""
         assert self.bias is not None
         return F.linear(x, self.weight[:, :, 0].to(x.dtype), self.bias.to(x.dtype))
-
-
-def group_count(channels: int) -> int:
-    """Groups of a norm: 32 where that divides (ADM), else the largest divisor that leaves 4 channels a group.
-
-    Small groups let the norm erase what an additive embedding says; one channel a group erases all of it.
-    """
-    if channels % 32 == 0:
-        return 32
-    return max(n for n in range(1, min(32, max(1, channels // 4)) + 1) if channels % n == 0)
-
-
-class GroupNorm(nn.GroupNorm):
-    """Group normalisation in float32, result of its input's type (Wu & He 2018, arXiv 1803.08494)."""
-
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
-        super().__init__(group_count(channels), channels, eps=eps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same shape and type."""
-        y = F.group_norm(x.float(), self.num_groups, self.weight.float(), self.bias.float(), self.eps)
-        return y.to(x.dtype)
 
 
 def zeroed(module: nn.Module) -> nn.Module:

@@ -1,7 +1,7 @@
 """The ADM U-Net with every axis of its ablation (Dhariwal & Nichol 2021, arXiv 2105.05233, section 3).
 
 Parameter names and shapes are those of the published files, so loading them is strict and needs no mapping.
-One thing follows another source: `rescale_residual` scales attention sums too (Song et al., arXiv 2011.13456).
+One thing follows another source: `rescale_residual` scales attention sums too (Song et al. 2021).
 """
 
 from typing import Any
@@ -13,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from unnoise.networks.attention import SelfAttention
 from unnoise.networks.embeddings import timestep_embedding
-from unnoise.networks.layers import Conv2d, GroupNorm, Linear, residual, zeroed
+from unnoise.networks.layers import Conv2d, Linear, residual, zeroed
+from unnoise.networks.norm import GroupNorm, norm_silu
 from unnoise.networks.settings import UNetSettings
 
 
@@ -68,19 +69,18 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x: (B, channels_in, H, W), emb: (B, 4 width) float32 -> (B, channels, H', W')."""
-        norm, silu, conv = self.in_layers
-        h = silu(norm(x))
+        norm, _, conv = self.in_layers
+        h = norm_silu(norm, x)
         if self.resample is not None:
             x, h = self.resample(x), self.resample(h)
         h = conv(h)
-        emb = self.emb_layers(emb).to(h.dtype)[:, :, None, None]
-        norm, silu, dropout, conv = self.out_layers
+        emb = self.emb_layers(emb)
+        norm, _, dropout, conv = self.out_layers
         if self.adagn:
-            scale, shift = emb.chunk(2, dim=1)
-            h = norm(h) * (1 + scale) + shift
+            h = norm_silu(norm, h, *emb.chunk(2, dim=1))
         else:
-            h = norm(h + emb)
-        return residual(self.skip_connection(x), conv(dropout(silu(h))), self.rescale)
+            h = norm_silu(norm, h + emb.to(h.dtype)[:, :, None, None])
+        return residual(self.skip_connection(x), conv(dropout(h)), self.rescale)
 
 
 class UNet(nn.Module):
@@ -128,7 +128,8 @@ class UNet(nn.Module):
         h = self.apply_block(self.middle_block, h, emb)
         for block in self.output_blocks:
             h = self.apply_block(block, torch.cat([h, kept.pop()], dim=1), emb)
-        return self.out(h.to(dtype))
+        norm, _, conv = self.out
+        return conv(norm_silu(norm, h.to(dtype)))
 
     def embed(self, t: Tensor, label: Tensor | None) -> Tensor:
         """What every block is told of time and class: (B, 4 width) float32, whatever the activations are."""
