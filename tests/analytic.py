@@ -1,7 +1,7 @@
 """Data whose every expectation is known: Gaussians and mixtures of them, with their exact denoisers.
 
-q(x_t) of N(m, v) is N(alpha m, alpha^2 v + sigma^2), so E[x0 | x_t], the score, the classifier p(k | x_t) and the
-solution of the probability-flow ODE have closed forms. All in the dtype of x; tests use float64.
+q(x_t) of N(m, v) is N(alpha m, alpha^2 v + sigma^2), so E[x0 | x_t], the score, the classifier p(k | x_t) and
+the solution of the probability-flow ODE have closed forms. All in the dtype of x; tests use float64.
 """
 
 import math
@@ -17,7 +17,7 @@ from unnoise.diffusion.schedule import At, NoiseSchedule
 
 @dataclass(frozen=True, eq=False)
 class Gaussian:
-    """Independent pixels N(mean, variance), both broadcast to (C, H, W); `optimal` adds a step's best variance."""
+    """Independent pixels N(mean, variance), broadcast to (C, H, W); `optimal` adds a step's best variance."""
 
     mean: Tensor
     variance: Tensor

@@ -1,4 +1,4 @@
-"""The samplers that the battery loops over: all of SAMPLERS as they are, and with noise where they have an eta."""
+"""The samplers that the battery loops over: all of SAMPLERS, and with noise where they have an eta."""
 
 from dataclasses import fields
 

@@ -175,6 +175,7 @@ def test_constraint(name: str) -> None:
     assert calls == [*range(schedule.steps - 1, -1, -1), "final"]
     assert torch.equal(end * mask, known * mask)
     assert (end - known).abs()[:, :, 0, 1].min() > 1e-6
+    assert (schedule.steps - 1, 0) not in drawn, "the last step adds no noise, so none is drawn"
     for step in range(schedule.steps):
         at = schedule.at(schedule.steps - 1 - step, x)
         before = next(x for place, x in seen if place.i[0] == at.i[0])
@@ -189,7 +190,9 @@ def test_guided_mixture_is_its_component(name: str) -> None:
     variances = torch.tensor([0.02, 0.05], dtype=torch.float64)
     mixture = Mixture(means, variances, torch.tensor([0.7, 0.3], dtype=torch.float64))
     schedule, count = grid("uniform", 150, first=-6.0, last=5.0), 4000
-    place = None
+
+    def unconditional(x, at, cond):
+        return mixture(x, at, NONE)
 
     def classifier(x, t):
         return mixture.logits(x, schedule.at(t.round().long(), x))
@@ -201,23 +204,18 @@ def test_guided_mixture_is_its_component(name: str) -> None:
 
     x = noise(torch.empty(count, 1, 1, 1, dtype=torch.float64), step=-1, draw=0)
     label = torch.ones(count, dtype=torch.int64)
-    for scale in (0.0, 1.0):
-        place = last(
-            run(
-                ALL[name],
-                lambda x, at, cond: mixture(x, at, NONE),
-                x,
-                schedule.path(x),
-                cond=Condition(label=label),
-                noise=noise,
-                guide=classifier_guide(classifier, scale),
-            )
-        ).flatten()
-        if scale == 0:
-            share = (place > 0).double().mean().item()
-            assert abs(share - 0.3) < 0.03, "unguided: 30 % of the draws"
-    assert abs(place.mean() - 0.5) < 5 * math.sqrt(0.05 / count) + 0.01
-    assert abs(place.var() - 0.05) < 5 * 0.05 * math.sqrt(2 / count) + 0.004
+
+    def drawn(scale: float) -> Tensor:
+        told = Condition(label=label)
+        guide = classifier_guide(classifier, scale)
+        walk = run(ALL[name], unconditional, x, schedule.path(x), cond=told, noise=noise, guide=guide)
+        return last(walk).flatten()
+
+    share = (drawn(0.0) > 0).double().mean().item()
+    assert abs(share - 0.3) < 5 * math.sqrt(0.3 * 0.7 / count)
+    ends = drawn(1.0)
+    assert abs(ends.mean() - 0.5) < 5 * math.sqrt(0.05 / count) + 0.01
+    assert abs(ends.var() - 0.05) < 5 * 0.05 * math.sqrt(2 / count) + 0.004
 
 
 @pytest.mark.parametrize("kind", GRIDS)

@@ -38,7 +38,7 @@ def objective_of(spec: dict[str, Any], steps: int) -> tuple[Objective, float]:
 
 
 def assert_losses(actual: Tensor, recorded: Tensor, first: Tensor, floor: float, what: str) -> None:
-    """1e-5 of each value, 1e-4 where a term of the bound is the decoder's; `floor` in bits (golden/README.md)."""
+    """1e-5 of each value, 1e-4 where it is the decoder's; `floor` in bits (golden/README.md)."""
     relative = torch.where(first, 1e-4, 1e-5)
     error = (actual.double() - recorded.double()).abs()
     bound = relative * recorded.double().abs() + floor

@@ -263,11 +263,12 @@ class NoiseSchedule:
         """
         batch, shape = like.shape[0], (-1, like.shape[0]) + (1,) * (like.ndim - 1)
         table, times = self._tables(like.device, torch.promote_types(like.dtype, torch.float32))
+        least, most = (i, i) if isinstance(i, int) else (int(i.min()), int(i.max()))
+        if least < -1 or most > self.steps:
+            raise IndexError(
+                f"i={least}..{most} leaves the schedule of {self.steps} steps; use -1..{self.steps}"
+            )
         if isinstance(i, int):
-            if not -1 <= i <= self.steps:
-                raise IndexError(
-                    f"i={i} is not an entry of a schedule of {self.steps} steps; use -1..{self.steps}"
-                )
             columns, t = table[:, i + 1 : i + 2].expand(-1, batch), times[i + 1 : i + 2].expand(batch)
             index = torch.full((batch,), i)
         else:

@@ -1,0 +1,122 @@
+"""Respacing: any spec gives increasing entries, ddimN takes what ADM does, errors say the way out."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unnoise.diffusion.spacing import space
+
+
+def check(kept: torch.Tensor, steps: int, count: int) -> None:
+    assert kept.dtype == torch.int64 and len(kept) == count
+    assert (kept.diff() > 0).all() and kept[0] >= 0 and kept[-1] < steps
+
+
+@given(st.sampled_from(["", "uniform", "quad", "trailing"]), st.integers(1, 2000), st.data())
+@settings(max_examples=300, deadline=None)
+def test_every_count(kind: str, steps: int, data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, steps))
+    kept = space(f"{kind}{count}", steps)
+    check(kept, steps, count)
+    if kind == "" and count > 1:
+        assert kept[0] == 0 and kept[-1] == steps - 1, "a count keeps both ends"
+        assert kept.diff().max() - kept.diff().min() <= 1, "and is as even as integers allow"
+    if kind == "trailing":
+        assert kept[-1] == steps - 1
+    if kind == "uniform":
+        assert kept[0] == 0 and (count == 1 or kept.diff().max() - kept.diff().min() <= 1)
+
+
+@pytest.mark.parametrize("kind", ["", "uniform", "quad", "trailing"])
+@pytest.mark.parametrize("steps", [1, 2, 7, 64])
+def test_every_count_of_a_short_process(kind: str, steps: int) -> None:
+    for count in range(1, steps + 1):
+        check(space(f"{kind}{count}", steps), steps, count)
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=8), st.integers(1, 400))
+@settings(max_examples=300, deadline=None)
+def test_sections(counts: list[int], steps: int) -> None:
+    sizes = [steps // len(counts) + (k < steps % len(counts)) for k in range(len(counts))]
+    spec = ",".join(map(str, counts))
+    if sum(counts) == 0 or any(count > size for count, size in zip(counts, sizes, strict=True)):
+        with pytest.raises(ValueError, match="steps="):
+            space(spec, steps)
+        return
+    kept = space(spec, steps)
+    check(kept, steps, sum(counts))
+    first = 0
+    for count, size in zip(counts, sizes, strict=True):
+        inside = kept[(kept >= first) & (kept < first + size)]
+        assert len(inside) == count
+        if count:
+            assert inside[0] == first
+        if count > 1:
+            assert inside[-1] == first + size - 1
+        first += size
+
+
+@pytest.mark.parametrize("steps", [1, 2, 100, 300, 1000])
+def test_ddim_accepts_the_integer_strides_and_no_other(steps: int) -> None:
+    strides = {len(range(0, steps, stride)): stride for stride in range(steps - 1, 0, -1)}
+    for count in (
+        [*range(steps + 2)] if steps <= 300 else [*range(80), 100, 125, 167, 250, 300, 334, 500, 1000, 1001]
+    ):
+        if count in strides:
+            kept = space(f"ddim{count}", steps)
+            check(kept, steps, count)
+            assert kept[0] == 0 and (count == 1 or set(kept.diff().tolist()) == {strides[count]})
+        else:
+            with pytest.raises(ValueError, match=f"ddim{count}: no integer stride"):
+                space(f"ddim{count}", steps)
+
+
+def test_ddim_of_1000_has_the_62_published_counts() -> None:
+    def works(count: int) -> bool:
+        try:
+            return len(space(f"ddim{count}", 1000)) == count
+        except ValueError:
+            return False
+
+    assert sum(map(works, range(1, 1001))) == 62
+    assert not any(map(works, (37, 41, 60, 64, 75, 150)))
+
+
+def test_ddim_refusal_names_counts_that_work() -> None:
+    with pytest.raises(ValueError, match="ddim60") as refusal:
+        space("ddim60", 1000)
+    offered = [word.strip(",") for word in str(refusal.value).split() if word.startswith("ddim")]
+    assert offered
+    for spec in offered:
+        assert len(space(spec, 1000))
+
+
+def test_quad_is_the_square_of_even_steps() -> None:
+    assert space("quad5", 1000).tolist() == [0, 50, 200, 450, 800]
+
+
+def test_all_steps_and_plain_numbers() -> None:
+    assert torch.equal(space("", 10), torch.arange(10))
+    assert torch.equal(space(250, 1000), space("250", 1000))
+    assert space(" 4, 3 ", 20).tolist() == [0, 3, 6, 9, 10, 14, 19]
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("0", "use 1..1000"),
+        ("1001", "exceeds the 1000 training steps; use 1..1000"),
+        ("uniform0", "use 1..1000"),
+        ("quad1001", "use 1..1000"),
+        ("trailing2000", "use 1..1000"),
+        ("-5", "is not a respacing"),
+        ("5.5", "is not a respacing"),
+        ("5,,6", "is not a respacing"),
+        ("fast", "is not a respacing"),
+        ("600,1", "section 1 of 2; use at most 500"),
+    ],
+)
+def test_refusals(spec: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        space(spec, 1000)
