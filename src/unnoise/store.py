@@ -38,8 +38,9 @@ def identity(plan: Plan, weights: str) -> dict[str, Any]:
 
 def claim(out: Path, identity: Mapping[str, Any], planned: Sequence[Path]) -> None:
     """Make the folder one of this identity. ValueError when it holds those of another, or foreign files."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; name a folder for the pictures")
+    blocking = next((p for p in (out, *out.parents) if p.exists() and not p.is_dir()), None)
+    if blocking:
+        raise ValueError(f"{blocking} is a file; name a folder for the pictures")
     record = out / RECORD
     if record.exists():
         changes = _changes(_read(record), identity)
