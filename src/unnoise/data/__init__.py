@@ -1,4 +1,4 @@
-"""Data sets: folders, zips, npz, idx, built-ins, hub sets; decoded once, in an order that the seed decides."""
+"""Data sets: folders, zips, npz, idx, built-ins, hub sets; decoded once, in an order of the seed."""
 
 from unnoise.data.builtin import BUILTINS
 from unnoise.data.dataset import Batch, Dataset

@@ -89,8 +89,8 @@ def fashion_mnist(split: str, config: DataConfig) -> Source:
         return open_hub(request)
     except ValueError as error:
         raise ValueError(
-            "fashion-mnist is not on this machine; install Debian's package dataset-fashion-mnist, or set "
-            f"{FASHION_VARIABLE} to a folder with its four idx files, or install 'unnoise[hub]' and go online, "
+            "fashion-mnist is not on this machine; install Debian's dataset-fashion-mnist, set "
+            f"{FASHION_VARIABLE} to a folder with its four idx files, install 'unnoise[hub]' and go online, "
             f"or use the 10,000 pictures of fashion-mnist-10k (tried last: {error})"
         ) from error
 

@@ -35,7 +35,7 @@ _CHECKED = 32
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """A cache file as opened. pixels: flat uint8, mapped; table: (N, 3) or (0, 3) int64; facts: the footer."""
+    """A cache file, opened. pixels: flat uint8, mapped; table: (N, 3) or (0, 3) int64; facts: the footer."""
 
     pixels: np.ndarray
     table: np.ndarray

@@ -17,7 +17,6 @@ from PIL import Image
 
 _WHOLE = 2**24
 """Pixels of a resized picture above which only the wanted window of it is computed (extreme panoramas)."""
-_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,11 @@ def largest_shorter(size: int, least: float = 0.8) -> int:
     return math.ceil(size / least)
 
 
-def random_window(width: int, height: int, size: int, rng: random.Random, least: float = 0.8) -> Window:
-    """A square of `least` to all of the shorter side, anywhere. Draws the scale, then top, then left."""
-    shorter = rng.randrange(size, largest_shorter(size, least) + 1)
+def random_window(
+    width: int, height: int, size: int, rng: random.Random, *, least: float = 0.8, most: float = 1.0
+) -> Window:
+    """A square of `least` to `most` of the shorter side, anywhere. Draws the scale, then top, then left."""
+    shorter = rng.randrange(math.ceil(size / most), largest_shorter(size, least) + 1)
     wide, high = resized_sides(width, height, shorter)
     top = rng.randrange(high - size + 1)
     return Window(shorter, rng.randrange(wide - size + 1), top)
@@ -93,9 +94,11 @@ def center_crop(image: Image.Image, size: int) -> np.ndarray:
     return cut(image, center_window(*image.size, size), size)
 
 
-def random_crop(image: Image.Image, size: int, rng: random.Random, least: float = 0.8) -> np.ndarray:
-    """ADM's random crop: `least` to 1.0 of the shorter side, resized. Returns uint8 (size, size, C)."""
-    return cut(image, random_window(*image.size, size, rng, least), size)
+def random_crop(
+    image: Image.Image, size: int, rng: random.Random, *, least: float = 0.8, most: float = 1.0
+) -> np.ndarray:
+    """ADM's random crop: `least` to `most` of the shorter side, resized. Returns uint8 (size, size, C)."""
+    return cut(image, random_window(*image.size, size, rng, least=least, most=most), size)
 
 
 def to_bands(pixels: np.ndarray) -> list[Image.Image]:
@@ -103,8 +106,8 @@ def to_bands(pixels: np.ndarray) -> list[Image.Image]:
     channels = pixels.shape[2]
     if channels == 1:
         return [Image.fromarray(pixels[..., 0])]
-    if channels in _MODES:
-        return [Image.fromarray(pixels, _MODES[channels]) if channels == 2 else Image.fromarray(pixels)]
+    if channels in (2, 3, 4):
+        return [Image.fromarray(np.ascontiguousarray(pixels))]
     return [Image.fromarray(np.ascontiguousarray(pixels[..., k])) for k in range(channels)]
 
 

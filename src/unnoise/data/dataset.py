@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,10 @@ from torch import Tensor
 from unnoise.data import order
 from unnoise.data.crop import Window, center_window, cut_pixels, random_window
 from unnoise.data.report import DataReport
+from unnoise.data.workers import processors
+
+_THREADED = 64
+"""Sides from which cutting in several threads repays their coming and going."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +105,12 @@ class Whole:
             pixels = np.asarray(pixels).reshape(high, wide, self.stored_channels)[..., : self.channels]
             return cut_pixels(pixels, window(k, wide, high), self.size)
 
-        return np.stack(list(self._threads.map(one, range(len(chosen)))))
+        each = self._threads.map if self.size >= _THREADED else map
+        return np.stack(list(each(one, range(len(chosen)))))
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="crop")
+        return ThreadPoolExecutor(processors(), thread_name_prefix="crop")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

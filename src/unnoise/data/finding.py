@@ -88,8 +88,8 @@ def _own_labels(source: Source, config: DataConfig) -> Source:
         return replace(source, labels=None, classes=())
     if config.labels in ("folder", "metadata"):
         raise ValueError(
-            f"data.labels={config.labels} needs a folder or zip of pictures; {source.name} has labels of its own, "
-            "so use auto or none"
+            f"data.labels={config.labels} needs a folder or zip of pictures; {source.name} has its own: "
+            "use auto or none"
         )
     return source
 

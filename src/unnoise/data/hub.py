@@ -126,7 +126,7 @@ def _stream(request: HubRequest) -> tuple[Any, Columns, int]:
         raise ValueError(f"hf:{request.name}:{request.split} cannot be used: {_line(error)}") from error
     except Exception as error:  # the library raises its own and its transports' kinds
         raise ValueError(
-            f"hf:{request.name} cannot be loaded ({_line(error)}); check the name and the connection, or download "
+            f"hf:{request.name} cannot be loaded ({_line(error)}); check name and connection, or download "
             "it and name its folder"
         ) from error
     splits = getattr(stream.info, "splits", None) or {}

@@ -13,7 +13,7 @@ import hashlib
 import numpy as np
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_SMALL = 4096
+_SMALL = 1024
 """Data sets below this many pictures are permuted for many epochs at a time."""
 
 
@@ -45,9 +45,10 @@ def pictures(seed: int, n: int, positions: np.ndarray) -> np.ndarray:
     chosen = np.empty(epochs.shape, np.int64)
     if n < _SMALL:
         wanted, which = np.unique(epochs, return_inverse=True)
-        for first in range(0, len(wanted), _SMALL):
-            rows = (which >= first) & (which < first + _SMALL)
-            table = _permutations(seed, n, wanted[first : first + _SMALL])
+        together = _SMALL * _SMALL // n
+        for first in range(0, len(wanted), together):
+            rows = (which >= first) & (which < first + together)
+            table = _permutations(seed, n, wanted[first : first + together])
             chosen[rows] = table[which[rows] - first, entries[rows]]
         return chosen
     for epoch in np.unique(epochs):
@@ -56,10 +57,10 @@ def pictures(seed: int, n: int, positions: np.ndarray) -> np.ndarray:
     return chosen
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=2)
 def _permutation(seed: int, n: int, epoch: int) -> np.ndarray:
     """One epoch's permutation, kept because the next batch will ask for it again."""
-    return _permutations(seed, n, np.array([epoch]))[0]
+    return np.asarray(_permutations(seed, n, np.array([epoch]))[0])
 
 
 def _permutations(seed: int, n: int, epochs: np.ndarray) -> np.ndarray:

@@ -133,8 +133,8 @@ def _folder_classes(pictures: list[str], where: str, labels: Labels) -> list[str
     if top:
         shared = posixpath.join(where, *common)
         raise ValueError(
-            f"{top:,} pictures lie in {shared} itself and {len(below) - top:,} in its sub-folders, so some have "
-            "no class; move them into a sub-folder, or --set data.labels=none to train without classes"
+            f"{top:,} pictures lie in {shared} itself and {len(below) - top:,} in its sub-folders, so "
+            "some have no class; move those into one, or --set data.labels=none to train without classes"
         )
     if labels == "auto" and {name.lower() for name in below} <= _SPLITS:
         raise ValueError(
