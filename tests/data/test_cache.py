@@ -114,9 +114,7 @@ def test_a_full_disk_leaves_nothing_half(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(
-            cache.zlib if where == "pixels" else cache.os, "crc32" if where == "pixels" else "fsync", full
-        )
+        patch.setattr(*((cache, "_stream") if where == "pixels" else (cache.os, "fsync")), full)
         with pytest.raises(
             OSError, match=r"No space left.*unnoise; free some.*--set data.cache=FOLDER"
         ) as error:
@@ -155,6 +153,7 @@ def test_an_interrupted_build_leaves_nothing(folder: Path, opened: Open, cache_h
 
 PROGRAM = """
 import os, signal, sys, time
+from unnoise.config.schema import DataConfig
 from unnoise.data import open_data
 source, gate = sys.argv[1:]
 print("ready", flush=True)
