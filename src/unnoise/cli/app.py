@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from unnoise import __version__
+from unnoise.runtime import keep_freed_memory
 
 DONE, FAILED, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 UsageError: Any = typer.BadParameter.__base__
@@ -49,6 +50,7 @@ def main() -> None:
     """Run the program; refused input is one line and exit status 2, failing while running one line and 1."""
     # The C++ side of torch warns on stderr about things that users cannot act on.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    keep_freed_memory()
     _register()
     try:
         sys.exit(app(prog_name="unnoise", standalone_mode=False))
