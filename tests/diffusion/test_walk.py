@@ -14,6 +14,7 @@ from unnoise.diffusion.constrain import (
     resampling_path,
 )
 from unnoise.diffusion.noise import SeededNoise
+from unnoise.diffusion.prediction import reverse
 from unnoise.diffusion.samplers import Ddim, Ddpm
 from unnoise.diffusion.schedule import NoiseSchedule, make_betas
 from unnoise.diffusion.spacing import space
@@ -121,8 +122,8 @@ def test_resampling_path() -> None:
         moves = [b - a for a, b in zip(path, path[1:], strict=False)]
         assert path[0] == steps - 1 and path[-1] == -1
         assert set(moves) <= {-1, up}
-        jumps = len(range(-1, steps - 1 - up, up))
-        assert moves.count(up) == jumps * (repeats - 1)
+        upward = [i for i, move in zip(path, moves, strict=False) if move == up]
+        assert sorted(upward) == sorted([*range(0, steps - up, up)] * (repeats - 1))
     with pytest.raises(ValueError, match="repeats=0"):
         resampling_path(SCHEDULE, X, repeats=0)
 
@@ -198,3 +199,35 @@ def test_resampling_lessens_the_bias_of_inpainting() -> None:
     assert plain < 0.8 - 5 * error, "replacement is biased"
     assert resampled > plain + 5 * error
     assert resampled < 0.8 + 5 * error
+
+
+@pytest.mark.parametrize("i", [0, 1, 7, 19])
+def test_ddim_with_all_the_noise_is_ancestral(i: int) -> None:
+    """eta 1 is Ddpm's step with the posterior variance; the noise of a step goes as eta (DDIM Eq. 16)."""
+    at, to = SCHEDULE.at(i, X), SCHEDULE.at(i - 1, X)
+
+    def step(sampler, noise):
+        return sampler.step(DATA, X, at, to, sampler.start(), cond=NONE, noise=noise, guide=None)[0]
+
+    for noise in (torch.zeros_like, torch.ones_like):
+        torch.testing.assert_close(step(Ddim(eta=1.0), noise), step(Ddpm(), noise))
+    whole = step(Ddim(eta=1.0), torch.ones_like) - step(Ddim(eta=1.0), torch.zeros_like)
+    part = step(Ddim(eta=0.3), torch.ones_like) - step(Ddim(eta=0.3), torch.zeros_like)
+    torch.testing.assert_close(part, 0.3 * whole)
+
+
+def test_the_guide_is_worked_out_where_it_is_asked() -> None:
+    """Ddpm shifts its mean by variance * guide, at x_t (ADM's code) or at the mean (its paper)."""
+    at, to = SCHEDULE.at(9, X), SCHEDULE.at(8, X)
+    mean = reverse(DATA(X, at, NONE), X, at).mean
+    for guide_at, place in (("x_t", X), ("mean", mean)):
+        moved, prediction, _ = Ddpm(guide_at=guide_at).step(
+            DATA, X, at, to, None, cond=NONE, noise=torch.zeros_like, guide=lambda x, at, cond: x**2
+        )
+        torch.testing.assert_close(moved, mean + at.scales.variance * place**2)
+        torch.testing.assert_close(prediction.x0, DATA(X, at, NONE).x0)  # what is reported is not guided
+
+
+def test_eta_outside_its_range() -> None:
+    with pytest.raises(ValueError, match=r"eta=1.5"):
+        Ddim(eta=1.5)

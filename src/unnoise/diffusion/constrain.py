@@ -97,11 +97,11 @@ def hold_low_frequencies(known: Tensor, factor: int, *, exact: bool = True) -> H
 def resampling_path(schedule: NoiseSchedule, like: Tensor, *, jump: int = 10, repeats: int = 10) -> list[At]:
     """Down the schedule, each stretch of `jump` entries `repeats` times: RePaint's path.
 
-    Entries S-1, ..., 0, landing, with moves `jump` entries up between, which `run` re-noises.
+    Entries S-1, ..., 0, landing, with moves from 0, jump, 2 jump, ... `jump` up, which `run` re-noises.
     """
     if jump < 1 or repeats < 1:
         raise ValueError(f"jump={jump}, repeats={repeats}: use 1 or more of each (repeats=1 is a plain path)")
-    left = dict.fromkeys(range(-1, schedule.steps - 1 - jump, jump), repeats - 1)
+    left = dict.fromkeys(range(0, schedule.steps - jump, jump), repeats - 1)
     path, i = [], schedule.steps - 1
     while i >= -1:
         path.append(schedule.at(i, like))

@@ -160,5 +160,5 @@ def _weigh(
     weight: Weight, gamma: float, mse: Tensor, denoiser: Denoiser, at: At, logvar: Tensor | None
 ) -> Tensor:
     if weight == "min_snr":
-        mse = mse * min_snr_weight(denoiser.predicts, at, gamma).to(mse.device, mse.dtype)
+        mse = mse * min_snr_weight(denoiser.predicts, at, gamma).to(mse.dtype).to(mse.device)
     return mse if logvar is None else mse / logvar.exp() + logvar

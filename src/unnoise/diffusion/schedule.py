@@ -121,11 +121,13 @@ class At:
     def cast(self, values: Tensor) -> Tensor:
         """Coefficients (B,) float64 worked out on the CPU, rounded once: (B, 1, 1, 1) beside the scales."""
         alpha = self.scales.alpha
-        return values.to(alpha.device, alpha.dtype).view(alpha.shape)
+        # Rounded before it is moved: not every device knows float64.
+        return values.to(alpha.dtype).to(alpha.device).view(alpha.shape)
 
     def repeat(self, copies: int) -> "At":
         """The same place for a batch laid `copies` times behind itself."""
-        scales = [value.repeat(copies, *(1,) * (value.ndim - 1)) for value in vars(self.scales).values()]
+        table = torch.stack(list(vars(self.scales).values()))
+        scales = table.repeat(1, copies, *(1,) * (table.ndim - 2)).unbind()
         return At(self.schedule, self.i.repeat(copies), self.t.repeat(copies), Scales(*scales))
 
 
@@ -253,7 +255,7 @@ class NoiseSchedule:
         if (device, dtype) not in self._cast:
             nan = torch.full((1,), math.nan, dtype=torch.float64)
             times = torch.cat([nan, self.timesteps, nan])
-            self._cast[device, dtype] = self._table.to(device, dtype), times.to(device, torch.float32)
+            self._cast[device, dtype] = self._table.to(dtype).to(device), times.float().to(device)
         return self._cast[device, dtype]
 
     def at(self, i: int | Tensor, like: Tensor) -> At:
