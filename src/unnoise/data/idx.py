@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import re
 import struct
+import zlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -53,8 +54,7 @@ def open_idx(images: Path, *, name: str = "", classes: tuple[str, ...] | None = 
         small = count * height * width <= IN_MEMORY
         pixels = None
         if small:
-            pixels = np.frombuffer(_exactly(file, count * height * width, images), np.uint8)
-            pixels = pixels.reshape(count, height, width, 1)
+            pixels = _last(file, count * height * width, images).reshape(count, height, width, 1)
     beside = _labels_beside(images)
     labels: np.ndarray | None = None
     names: tuple[str, ...] = ()
@@ -94,12 +94,21 @@ def _header(file: IO[bytes], path: Path, magic: int, dimensions: int) -> tuple[i
     return tuple(sides)
 
 
-def _exactly(file: IO[bytes], size: int, path: Path) -> bytes:
+def _last(file: IO[bytes], size: int, path: Path) -> np.ndarray:
+    """The last bytes of a file; reading on to its end makes gzip compare its checksum."""
+    data = _exactly(file, size, path)
+    if _exactly(file, None, path):
+        raise ValueError(f"{path} is longer than its header says; fetch it again")
+    return np.frombuffer(data, np.uint8)
+
+
+def _exactly(file: IO[bytes], size: int | None, path: Path) -> bytes:
+    """`size` bytes, or at most one byte for None."""
     try:
-        data = file.read(size)
-    except (EOFError, gzip.BadGzipFile, OSError) as error:
+        data = file.read(1 if size is None else size)
+    except (EOFError, zlib.error, OSError) as error:
         raise ValueError(f"{path} is damaged ({error}); fetch it again") from error
-    if len(data) != size:
+    if size is not None and len(data) != size:
         raise ValueError(f"{path} ends after {len(data):,} of {size:,} bytes; fetch it again")
     return data
 
@@ -132,7 +141,7 @@ def _labels(path: Path, count: int, classes: tuple[str, ...] | None) -> tuple[np
             raise ValueError(
                 f"{path} has {found:,} labels for {count:,} pictures; they belong to different sets"
             )
-        values = np.frombuffer(_exactly(file, count, path), np.uint8)
+        values = _last(file, count, path)
     if classes is not None and values.max() < len(classes):
         return values.astype(np.int64), classes
     return array_classes(values, str(path))
