@@ -49,6 +49,9 @@ def locked(run: Path) -> Iterator[None]:
     finally:
         if descriptor in _held:
             _held.discard(descriptor)
+            if fcntl is not None:
+                with contextlib.suppress(OSError):
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
 

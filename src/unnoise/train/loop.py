@@ -1,5 +1,6 @@
 """The training loop: steps, and between them the log, sample grids and checkpoints."""
 
+import math
 import time
 from typing import Any
 
@@ -90,6 +91,7 @@ class Meter:
     def __init__(self, config: TrainConfig, device: torch.device, step: int) -> None:
         self._config, self._device = config, device
         self._seconds, self._steps = 0.0, 0
+        self._loss = math.nan
         self._before = 0.0
         """Seconds a step in the window before, for the first steps of a new one."""
 
@@ -119,11 +121,12 @@ class Meter:
         return memory.peak(self._device)
 
     def event(self, state: TrainState, outcome: Outcome) -> StepDone:
-        """What a progress line shows."""
+        """What a progress line shows; of a step that was skipped, the loss before."""
+        self._loss = state.logged.means().get("loss", self._loss)
         return StepDone(
             step=state.step,
             steps=self._config.steps,
-            loss=state.logged.means().get("loss", outcome.loss),
+            loss=self._loss,
             lr=outcome.lr,
             images_per_second=self.images_per_second,
             seconds_left=(self._config.steps - state.step) * self.step_seconds,

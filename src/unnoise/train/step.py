@@ -79,6 +79,7 @@ def accumulate(state: TrainState, network: nn.Module, batch: Batch, config: Trai
     starts = range(0, len(batch), size)
     factor = distributed.world() * state.scale.factor / config.batch_size
     kept = []
+    state.optimizer.zero_grad(set_to_none=True)
     for number, start in enumerate(starts):
         _seed_dropout(config.seed, state.step, distributed.rank(), number)
         part = batch.take(slice(start, start + size)).to(device)

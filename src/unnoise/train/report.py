@@ -1,0 +1,70 @@
+"""The report of a run: what was trained on what, its loss, its pictures, its time, in one HTML file."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unnoise import __version__, html
+from unnoise.config.load import to_yaml
+from unnoise.config.schema import TrainConfig
+from unnoise.model import write_atomically
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; a last line that a kill cut short is left out."""
+    path = run / "metrics.jsonl"
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def write_report(
+    run: Path,
+    config: TrainConfig,
+    *,
+    title: str,
+    facts: dict[str, str],
+    grids: Sequence[tuple[bytes, str]],
+    command: str,
+    sections: Sequence[str] = (),
+) -> Path:
+    """Write run/report.html: the facts, PNG grids with their captions, loss curves, settings."""
+    log = [line for line in read_log(run) if "loss" in line]
+    steps = [line["step"] for line in log]
+    curves = {"all t": (steps, [line["loss"] for line in log])}
+    for quarter, name in enumerate(("t in 1st quarter", "2nd", "3rd", "4th")):
+        key = f"loss/q{quarter}"
+        with_quarter = [line for line in log if key in line]
+        if with_quarter:
+            curves[name] = ([line["step"] for line in with_quarter], [line[key] for line in with_quarter])
+    text = html.page(
+        title,
+        f"A run of unnoise {__version__}, in {run}.",
+        html.facts(facts),
+        html.section("Drawn by the model", *(html.picture(png, caption) for png, caption in grids)),
+        *sections,
+        html.section(
+            "Loss",
+            html.line_chart(
+                curves,
+                x_label="step",
+                y_label="loss",
+                log_y=True,
+                caption="Means over the steps between two points; the 1st quarter of t is nearly clean.",
+            ),
+        ),
+        html.section(
+            "Settings",
+            html.paragraph("The same command on the same data repeats this run."),
+            html.code(command),
+            html.code(to_yaml(config), summary="config.yaml, complete"),
+        ),
+    )
+    path = run / "report.html"
+    write_atomically(path, text.encode())
+    return path

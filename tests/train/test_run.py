@@ -1,0 +1,231 @@
+"""A run as its owner sees it: stopped, continued, changed, refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.train.tiny import assert_same_run, changed, tiny_config, tiny_data, tiny_run, weights
+from unnoise.config.load import read_config
+from unnoise.config.schema import TrainConfig
+from unnoise.model import load_model
+from unnoise.train import checkpoint
+from unnoise.train.events import Measured, Sampled, Saved, Started, StepDone
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 12 steps that nothing disturbed."""
+    out = tmp_path_factory.mktemp("finished")
+    tiny_run(out)
+    return out
+
+
+class Stop(BaseException):
+    """Not an Exception, so that nothing on the way can take it for one of its own."""
+
+
+def stop_at(step: int) -> Any:
+    def listen(event: Any) -> None:
+        if isinstance(event, StepDone) and event.step == step:
+            raise Stop
+
+    return listen
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def learned(run: Path) -> list[dict[str, Any]]:
+    """The log without clocks and memory."""
+    clocks = ("seconds", "images_per_second", "memory")
+    return [{k: v for k, v in line.items() if k not in clocks} for line in lines(run)]
+
+
+def test_a_run_leaves_what_the_design_says(tmp_path: Path) -> None:
+    result, events = tiny_run(tmp_path, tiny_config(sample_every=6, label_dropout=0.3))
+    assert result.steps == 12 and result.stopped is None and result.exit_status == 0
+    assert result.model_path == tmp_path / "model.safetensors"
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {
+        *("config.yaml", "checkpoints", "metrics.jsonl", "tensorboard", "samples", "lock"),
+        *("model.safetensors", "model-ema-0.5.safetensors"),
+    }
+    assert [p.name for p in sorted((tmp_path / "samples").iterdir())] == [
+        f"step-{step:08d}.png" for step in (1, 2, 4, 6, 8, 12)
+    ]
+    assert [e.step for e in events if isinstance(e, Saved)] == [4, 8, 12]
+    assert [e.step for e in events if isinstance(e, Sampled)] == [1, 2, 4, 6, 8, 12]
+    assert [e.step for e in events if isinstance(e, StepDone)] == list(range(1, 13))
+    assert sum(isinstance(e, Started) for e in events) == 1
+    assert [line["step"] for line in lines(tmp_path)] == [3, 6, 9, 12]
+    wanted = {"loss", "loss/mse", "loss/vlb", "grad_norm", "lr", "skipped", "images_per_second", "memory"}
+    assert all(wanted <= line.keys() for line in lines(tmp_path))
+    assert any(f"loss/q{q}" in line for q in range(4) for line in lines(tmp_path))
+    model = load_model(tmp_path)
+    assert model.info.step == 12 and model.info.ema_rate == 0.9 and model.classes == ("a", "b", "c")
+    averages = weights(tmp_path), weights(tmp_path, "model-ema-0.5.safetensors")
+    assert any(not torch.equal(averages[0][k], averages[1][k]) for k in averages[0])
+
+
+def test_the_stored_settings_are_complete(finished: Path) -> None:
+    stored = read_config(TrainConfig, finished / "config.yaml")
+    assert stored.model.image_size == 8 and stored.model.network.classes == 4
+    assert stored.precision == "float32" and stored.compile == "off" and stored.micro_batch == 3
+
+
+@pytest.mark.parametrize("step", [1, 5, 8, 11])
+def test_a_run_cut_off_anywhere_ends_in_the_same_bits(tmp_path: Path, finished: Path, step: int) -> None:
+    with pytest.raises(Stop):
+        tiny_run(tmp_path, on_event=stop_at(step))
+    _, events = tiny_run(tmp_path)
+    started = next(e for e in events if isinstance(e, Started))
+    assert started.step == (step - 1) // 4 * 4
+    assert_same_run(tmp_path, finished)
+    assert learned(tmp_path) == learned(finished)
+
+
+def test_a_finished_run_does_nothing_but_mend_its_model_file(tmp_path: Path, finished: Path) -> None:
+    tiny_run(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    result, events = tiny_run(tmp_path)
+    assert not any(isinstance(e, StepDone | Measured) for e in events)
+    assert result.steps == 12
+    assert_same_run(tmp_path, finished)
+
+
+def test_the_same_settings_repeat_and_another_seed_does_not(tmp_path: Path, finished: Path) -> None:
+    tiny_run(tmp_path / "again")
+    assert_same_run(tmp_path / "again", finished)
+    tiny_run(tmp_path / "other", tiny_config(seed=1))
+    with pytest.raises(AssertionError):
+        assert_same_run(tmp_path / "other", finished)
+
+
+def test_callers_randomness_is_left_alone(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    tiny_run(tmp_path, tiny_config(steps=2))
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_checkpoints_kept(tmp_path: Path) -> None:
+    tiny_run(tmp_path, tiny_config(save_every=2, keep_last=2, milestones=[3, 99]))
+    paths = checkpoint.listed(tmp_path / "checkpoints")
+    scores = {p: checkpoint.load(p).score for p in paths}
+    steps = {checkpoint.load(p).step for p in paths}
+    assert {3, 10, 12} <= steps and len(steps) <= 4
+    assert all(score is not None for score in scores.values())
+
+
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        ({"optimizer": {"lr": 0.002}}, "optimizer.lr: 0.001 -> 0.002"),
+        ({"batch_size": 4}, "batch_size: 8 -> 4"),
+        ({"ema": {"rates": [0.9]}}, r"ema.rates: \[0.9, 0.5\] -> \[0.9\]"),
+        ({"steps": 20}, "steps: 12 -> 20"),  # cosine: the rate of every step would change
+        ({"seed": 9}, "seed: 0 -> 9"),
+    ],
+)
+def test_changed_settings_are_refused_by_name(finished: Path, change: dict[str, Any], named: str) -> None:
+    before = (finished / "config.yaml").read_bytes()
+    with pytest.raises(ValueError, match=f"was started with other settings: {named}; go back to those"):
+        tiny_run(finished, tiny_config(**change))
+    assert (finished / "config.yaml").read_bytes() == before
+
+
+def test_some_settings_may_change(tmp_path: Path) -> None:
+    config = tiny_config(optimizer={"decay": "none"})
+    tiny_run(tmp_path / "long", config)
+    tiny_run(tmp_path / "longer", changed(config, steps=6))
+    more = changed(config, log_every=1, save_every=5, keep_last=7, sample_every=12, micro_batch=None)
+    tiny_run(tmp_path / "longer", more)
+    assert_same_run(tmp_path / "longer", tmp_path / "long")
+    assert read_config(TrainConfig, tmp_path / "longer" / "config.yaml").steps == 12
+    with pytest.raises(ValueError, match="steps: 12 -> 6"):
+        tiny_run(tmp_path / "longer", changed(config, steps=6))
+
+
+def test_open_settings_are_as_they_were(tmp_path: Path) -> None:
+    config = tiny_config(compile="auto", precision="auto", micro_batch=None, steps=4)
+    tiny_run(tmp_path, config)
+    stored = read_config(TrainConfig, tmp_path / "config.yaml")
+    assert stored.compile == "off" and stored.precision != "auto" and stored.micro_batch == 8
+    result, _ = tiny_run(tmp_path, config)
+    assert result.steps == 4
+
+
+def test_other_pictures_are_refused(tmp_path: Path) -> None:
+    tiny_run(tmp_path, tiny_config(steps=4))
+    with pytest.raises(ValueError, match="the pictures have changed since the last checkpoint"):
+        tiny_run(tmp_path, tiny_config(steps=4), dataset=tiny_data(shift=1))
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("format: 99\nsteps: 3\n", "written by a newer unnoise"),
+        ("steps: 3\nwarp: 9\n", "unknown setting warp"),
+        ("steps: [", "cannot be read as YAML"),
+    ],
+)
+def test_settings_from_the_future_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        tiny_run(tmp_path)
+    assert (tmp_path / "config.yaml").read_text() == text
+
+
+def test_checkpoints_without_settings_are_refused(tmp_path: Path) -> None:
+    tiny_run(tmp_path, tiny_config(steps=4))
+    (tmp_path / "config.yaml").unlink()
+    with pytest.raises(ValueError, match="holds checkpoints but no config.yaml"):
+        tiny_run(tmp_path, tiny_config(steps=4))
+
+
+def test_a_second_writer_is_refused(tmp_path: Path) -> None:
+    seen = []
+
+    def another(event: Any) -> None:
+        if isinstance(event, StepDone) and not seen:
+            with pytest.raises(ValueError, match="is being written by process") as caught:
+                tiny_run(tmp_path)
+            seen.append(str(caught.value))
+
+    tiny_run(tmp_path, tiny_config(steps=2), on_event=another)
+    assert "name another --out" in seen[0]
+
+
+def test_a_file_is_no_run_directory(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("")
+    with pytest.raises(ValueError, match="x is a file; name a folder"):
+        tiny_run(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"steps": 0}, "steps=0 is not possible; use 1 or more"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"micro_batch": 0}, "micro_batch=0"),
+        ({"keep_last": 0}, "keep_last=0"),
+        ({"label_dropout": 1.0}, "label_dropout=1.0"),
+        ({"ema": {"rates": [0.9, 0.9]}}, "ema.rates=.*once"),
+        ({"ema": {"rates": [1.0]}}, "ema.rates"),
+        ({"optimizer": {"lr": 0.0}}, "optimizer.lr=0.0"),
+        ({"minutes": -1.0}, "minutes=-1.0"),
+        ({"sample_every": 2, "sample_steps": 21}, "sample_steps=21 .*use 1..20"),
+        ({"device": "tpu"}, "device=tpu is not known; use auto, cpu"),
+        ({"model": {"network": {"channel_mult": [1] * 5}}}, "multiple of 16"),
+        ({"objective": {"name": "simple"}}, "objective=simple"),
+    ],
+)
+def test_impossible_settings_are_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        tiny_run(tmp_path, tiny_config(**change))
+    assert not (tmp_path / "config.yaml").exists()
