@@ -13,7 +13,7 @@ def churn():
 
 churn()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):
+for _ in range(40):
     churn()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -34,4 +34,4 @@ def test_freed_blocks_are_used_again_instead_of_being_mapped_anew():
         pytest.skip("this C library has no mallopt")
     left_alone, count_by_default = faults("default")
     assert not left_alone
-    assert count < count_by_default / 2
+    assert count < 0.7 * count_by_default
