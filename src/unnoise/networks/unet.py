@@ -93,7 +93,7 @@ class UNet(nn.Module):
         super().__init__()
         _check(settings)
         self.settings = settings
-        self.size_factor = 2 ** (len(settings.channel_mult) - 1)
+        self.size_factor = settings.patch * 2 ** (len(settings.channel_mult) - 1)
         """Both sides of a picture must be a multiple of this."""
         self.compute_dtype: torch.dtype | None = None
         """Type of the activations between the first and the last block; None takes that of x."""
@@ -113,7 +113,9 @@ class UNet(nn.Module):
         self.output_blocks = _decoder(settings, kept)
         first = kept[0]
         self.out = nn.Sequential(
-            GroupNorm(first), nn.SiLU(), zeroed(Conv2d(first, settings.out_channels, 3, padding=1))
+            GroupNorm(first),
+            nn.SiLU(),
+            zeroed(Conv2d(first, settings.out_channels * settings.patch**2, 3, padding=1)),
         )
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
@@ -121,6 +123,8 @@ class UNet(nn.Module):
         dtype = x.dtype
         emb = self.embed(t, None if cond is None else cond.label)
         h = self.join(x, None if cond is None else cond.concat).to(self.compute_dtype or dtype)
+        if self.settings.patch > 1:
+            h = F.pixel_unshuffle(h, self.settings.patch)
         kept = []
         for block in self.input_blocks:
             h = self.apply_block(block, h, emb)
@@ -129,7 +133,8 @@ class UNet(nn.Module):
         for block in self.output_blocks:
             h = self.apply_block(block, torch.cat([h, kept.pop()], dim=1), emb)
         norm, _, conv = self.out
-        return conv(norm_silu(norm, h.to(dtype)))
+        h = conv(norm_silu(norm, h.to(dtype)))
+        return F.pixel_shuffle(h, self.settings.patch) if self.settings.patch > 1 else h
 
     def embed(self, t: Tensor, label: Tensor | None) -> Tensor:
         """What every block is told of time and class: (B, 4 width) float32, whatever the activations are."""
@@ -181,8 +186,9 @@ class UNet(nn.Module):
 def _encoder(settings: UNetSettings) -> tuple[nn.ModuleList, list[int]]:
     """The down-going blocks and the channels that each leaves for the decoder."""
     widths = [int(m * settings.width) for m in settings.channel_mult]
-    channels, factor = widths[0], 1
-    blocks = nn.ModuleList([nn.ModuleList([Conv2d(settings.in_channels, channels, 3, padding=1)])])
+    channels, factor = widths[0], settings.patch
+    first = Conv2d(settings.in_channels * settings.patch**2, channels, 3, padding=1)
+    blocks = nn.ModuleList([nn.ModuleList([first])])
     kept = [channels]
     for level, width in enumerate(widths):
         for _ in range(settings.depth):
@@ -208,7 +214,7 @@ def _decoder(settings: UNetSettings, kept: list[int]) -> nn.ModuleList:
     """The up-going blocks, each fed what one encoder block left."""
     kept = list(kept)
     blocks = nn.ModuleList()
-    channels, factor = kept[-1], 2 ** (len(settings.channel_mult) - 1)
+    channels, factor = kept[-1], settings.patch * 2 ** (len(settings.channel_mult) - 1)
     for level, mult in reversed(list(enumerate(settings.channel_mult))):
         for i in range(settings.depth + 1):
             layers = nn.ModuleList([ResBlock(settings, channels + kept.pop(), int(mult * settings.width))])
@@ -238,7 +244,7 @@ def _attention(settings: UNetSettings, channels: int, heads: int) -> SelfAttenti
 
 
 def _check(settings: UNetSettings) -> None:
-    for name in ("in_channels", "out_channels", "width", "depth", "heads"):
+    for name in ("in_channels", "out_channels", "width", "depth", "patch", "heads"):
         if getattr(settings, name) < 1:
             raise ValueError(f"{name}={getattr(settings, name)} must be at least 1")
     if not settings.channel_mult or any(int(m * settings.width) < 1 for m in settings.channel_mult):
