@@ -41,3 +41,12 @@ def test_contradictions_are_refused():
 def test_the_models_size_is_asked_of_the_data():
     model = dataclasses.replace(TrainConfig().model, image_size=64)
     assert data_config(config(model=model)).size == 64
+
+
+def test_sizes_that_do_not_fit_are_refused_before_the_data_are_read():
+    model = dataclasses.replace(TrainConfig().model, image_size=30)
+    with pytest.raises(ValueError, match="24 or 32"):
+        data_config(config(model=model))
+    model = dataclasses.replace(model, image_size=32)
+    with pytest.raises(ValueError, match="image_size=32 and data.size=64 differ"):
+        data_config(config(model=model, data=dataclasses.replace(TrainConfig().data, size=64)))

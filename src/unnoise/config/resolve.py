@@ -9,8 +9,14 @@ T = TypeVar("T", int, int | None)
 
 
 def data_config(config: TrainConfig) -> DataConfig:
-    """The data settings with the model's size and channels where the data leave them open."""
+    """The data settings with the model's size and channels where they leave them open; refuses misfits."""
     model, data = config.model, config.data
+    if model.image_size and data.size and model.image_size != data.size:
+        raise ValueError(
+            f"model.image_size={model.image_size} and data.size={data.size} differ; set one of them"
+        )
+    if size := data.size or model.image_size:
+        model.network.check_side(size)
     return replace(data, size=data.size or model.image_size, channels=data.channels or model.channels)
 
 

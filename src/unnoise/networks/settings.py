@@ -43,3 +43,19 @@ class UNetSettings:
     """Rows of the class embedding, the null class included; None without classes (or data not yet known)."""
     checkpoint: bool = False
     """Recompute activations in the backward pass to save memory."""
+
+    @property
+    def size_factor(self) -> int:
+        """Both sides of a picture must be a multiple of this."""
+        return self.patch * 2 ** (len(self.channel_mult) - 1)
+
+    def check_side(self, side: int) -> None:
+        """Refuse a side (pixels) that the down-samplings do not divide; the error names those that fit."""
+        factor = self.size_factor
+        if side % factor or not side:
+            below = side // factor * factor
+            fitting = f"{below} or {below + factor}" if below else f"{factor}"
+            raise ValueError(
+                f"a side of {side} pixels is no multiple of {factor}, this network's down-sampling; "
+                f"use {fitting}"
+            )

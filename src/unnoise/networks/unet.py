@@ -93,7 +93,7 @@ class UNet(nn.Module):
         super().__init__()
         _check(settings)
         self.settings = settings
-        self.size_factor = settings.patch * 2 ** (len(settings.channel_mult) - 1)
+        self.size_factor = settings.size_factor
         """Both sides of a picture must be a multiple of this."""
         self.compute_dtype: torch.dtype | None = None
         """Type of the activations between the first and the last block; None takes that of x."""
@@ -156,15 +156,8 @@ class UNet(nn.Module):
                 f"{x.shape[1]} channels (concatenated ones included) given to a network of "
                 f"in_channels={self.settings.in_channels}; change one of them"
             )
-        factor = self.size_factor
         for side in x.shape[2:]:
-            if side % factor or not side:
-                below = side // factor * factor
-                fitting = f"{below} or {below + factor}" if below else f"{factor}"
-                raise ValueError(
-                    f"a side of {side} pixels is no multiple of {factor}, this network's down-sampling; "
-                    f"use {fitting}"
-                )
+            self.settings.check_side(side)
         return x
 
     def apply_block(self, block: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
