@@ -25,6 +25,7 @@ from unnoise.diffusion.walk import run
 from unnoise.distributed import choose_device
 from unnoise.images import ImageBatch, to_pixels
 from unnoise.model import Model
+from unnoise.networks.precision import compute_dtype
 
 EXACT_BATCH = 8
 """Pictures that go through the network together when a request is `exact`, whatever its batch size."""
@@ -148,24 +149,19 @@ def sample(model: Model, *, on_step: OnStep | None = None, **options: Any) -> Im
     )
 
 
-def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The type a network computes in: for "auto" bfloat16 where the hardware has fast arithmetic for it."""
-    if precision != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
-    fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.bfloat16 if fast else torch.float32
+def _in_dtype(model: Model, dtype: torch.dtype) -> Denoise:
+    """The model's denoiser, computing in `dtype` whatever the network is set to; its answers are float32."""
+    network = model.network
 
+    def typed(x: Tensor, at: At, cond: Condition) -> Prediction:
+        before = network.compute_dtype
+        network.compute_dtype = None if dtype == torch.float32 else dtype
+        try:
+            return model.denoiser(x, at, cond)
+        finally:
+            network.compute_dtype = before
 
-def _in_dtype(denoise: Denoise, dtype: torch.dtype) -> Denoise:
-    """The denoiser under autocast; what it returns is float32 all the same."""
-    if dtype == torch.float32:
-        return denoise
-
-    def cast(x: Tensor, at: At, cond: Condition) -> Prediction:
-        with torch.autocast(x.device.type, dtype):
-            return denoise(x, at, cond)
-
-    return cast
+    return typed
 
 
 def _check_numbers(request: GenerateRequest) -> None:
@@ -218,7 +214,7 @@ def _labels(model: Model, wanted: Sequence[str]) -> tuple[int, ...]:
 
 def _denoise(model: Model, request: GenerateRequest, dtype: torch.dtype) -> Denoise:
     """The network under classifier-free guidance, then clipped: guided predictions leave [-1, 1] most."""
-    denoise = _in_dtype(model.denoiser, dtype)
+    denoise = _in_dtype(model, dtype)
     if request.guidance != 1:
         if model.null_label is None:
             why = (
