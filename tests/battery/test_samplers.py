@@ -233,3 +233,20 @@ def test_inversion_and_back(kind: str) -> None:
         assert forward < 40 / steps
     assert slope(counts, errors) > 0.8, errors
     assert errors[-1] < 0.03, errors
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_pictures_may_stand_at_different_entries(name: str) -> None:
+    """One step of a batch whose pictures are at entries of their own is each picture's step alone."""
+    schedule, sampler = few(), ALL[name]
+    i, x, z = torch.tensor([0, 4, 11]), pixels(3, 1, 2, 2), pixels(3, 1, 2, 2, seed=1)
+
+    def step(rows: slice) -> Tensor:
+        at, to = schedule.at(i[rows], x[rows]), schedule.at(i[rows] - 1, x[rows])
+        return sampler.step(
+            DATA, x[rows], at, to, sampler.start(), cond=NONE, noise=lambda like: z[rows], guide=None
+        )[0]
+
+    together = step(slice(0, 3))
+    for row in range(3):
+        torch.testing.assert_close(together[row : row + 1], step(slice(row, row + 1)))
