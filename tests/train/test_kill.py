@@ -1,4 +1,4 @@
-"""kill -9 at the worst instants costs at most the steps since the last checkpoint, and no bit of the result."""
+"""kill -9 at the worst instants costs the steps since the last checkpoint, and no bit of the result."""
 
 import json
 import os

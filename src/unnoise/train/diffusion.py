@@ -17,9 +17,10 @@ from unnoise.diffusion.denoiser import Denoiser
 from unnoise.diffusion.noise import seeded_generator
 from unnoise.diffusion.objectives import Hybrid, Objective, Simple, Vlb
 from unnoise.diffusion.timesteps import LossSecondMoment, TimestepSampler, Uniform
-from unnoise.generate import compute_dtype, generate
+from unnoise.generate import generate
 from unnoise.images import grid, save_png, to_images
 from unnoise.model import Model, ModelInfo, build_model, save_model
+from unnoise.networks.precision import compute_dtype
 from unnoise.networks.unet import UNet
 from unnoise.train.job import Losses
 

@@ -16,7 +16,7 @@ from unnoise.config.load import from_yaml, to_yaml
 from unnoise.config.resolve import data_config, resolve
 from unnoise.config.schema import Precision, TrainConfig
 from unnoise.data import Dataset, open_data
-from unnoise.generate import compute_dtype
+from unnoise.networks.precision import compute_dtype
 from unnoise.train import checkpoint, estimate
 from unnoise.train.check import check
 from unnoise.train.diffusion import DiffusionJob, grid_size
