@@ -1,11 +1,13 @@
 """The decoded cache: made once, never trusted when damaged, never left half made."""
 
 import errno
+import multiprocessing
+import multiprocessing.process
 import os
 import signal
-import subprocess
-import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,39 +153,39 @@ def test_an_interrupted_build_leaves_nothing(folder: Path, opened: Open, cache_h
     assert files(cache_home) == [] and threading.active_count() < 20
 
 
-PROGRAM = """
-import os, signal, sys, time
-from unnoise.config.schema import DataConfig
-from unnoise.data import open_data
-source, gate = sys.argv[1:]
-print("ready", flush=True)
-while not os.path.exists(gate):
-    time.sleep(0.001)
-kill = (lambda *_: os.kill(os.getpid(), signal.SIGKILL)) if gate == "/" else None
-print(open_data(DataConfig(source=source), on_progress=kill).fingerprint)
-"""
-
-
-def started(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def in_process(work: Callable[[], None]) -> multiprocessing.process.BaseProcess:
+    """A process of its own that runs `work`; forked, so that it need not load everything again."""
+    process = multiprocessing.get_context("fork").Process(target=work, daemon=True)
+    process.start()
+    return process
 
 
 def test_what_a_killed_builder_left_is_swept(folder: Path, opened: Open, cache_home: Path) -> None:
-    assert started(folder, "/").wait(100) == -signal.SIGKILL
+    process = in_process(lambda: opened(folder, on_progress=lambda *_: os.kill(os.getpid(), signal.SIGKILL)))
+    process.join(100)
+    assert process.exitcode == -signal.SIGKILL
     assert files(cache_home) == [".tmp"]
     assert len(opened(folder)) == 20
     assert files(cache_home) == [".pixels"]
 
 
 def test_two_processes_at_once(folder: Path, tmp_path: Path, opened: Open, cache_home: Path) -> None:
-    workers = [started(folder, tmp_path / "gate") for _ in range(2)]
+    """The second waits for the first and decodes nothing itself."""
+    gate = multiprocessing.get_context("fork").Barrier(2)
+
+    def work(number: int) -> None:
+        built: list[int] = []
+        gate.wait(60)
+        data = opened(folder, on_progress=lambda done, total: built.append(done))
+        (tmp_path / f"{number}.txt").write_text(f"{data.fingerprint} {bool(built)}")
+
+    workers = [in_process(partial(work, number)) for number in range(2)]
     for worker in workers:
-        assert worker.stdout.readline() == "ready\n"
-    (tmp_path / "gate").touch()
-    found = {worker.communicate(timeout=100)[0].strip() for worker in workers}
-    assert [worker.returncode for worker in workers] == [0, 0]
-    assert found == {opened(folder).fingerprint} and files(cache_home) == [".pixels"]
+        worker.join(100)
+        assert worker.exitcode == 0
+    found = sorted((tmp_path / f"{number}.txt").read_text().split() for number in range(2))
+    made = opened(folder).fingerprint
+    assert found == [[made, "False"], [made, "True"]] and files(cache_home) == [".pixels"]
 
 
 def test_without_locks_the_last_rename_stands(

@@ -93,7 +93,7 @@ def test_text_files_beside_pictures_are_captions(tmp_path: Path, make: Make, ope
     data = opened(packed(folder))
     assert data.captions == ["zero, näh", "", "two"]
     assert data.report.captions == 2 and data.report.ignored == 1
-    assert "captions: 2, 1 pictures without" in list(data.report.lines())
+    assert "captions: 2; 1 pictures have none" in list(data.report.lines())
 
 
 def test_hidden_files_are_no_part_of_it(tmp_path: Path, make: Make, opened: Open, packed) -> None:

@@ -40,15 +40,16 @@ class DataConfig:
     """Where pictures come from and how they become squares of one size."""
 
     source: str = ""
-    """A folder, .zip, .npz, idx file, `hf:NAME`, or a built-in: fashion-mnist, fashion-mnist-10k."""
+    """A folder, .zip, .npz, idx file or folder of four (`FOLDER:test` for the test split), `hf:NAME[:split]`,
+    or a built-in: fashion-mnist, fashion-mnist:test, fashion-mnist-10k."""
     size: int | None = None
     """Side in pixels; None takes the pictures' own when all agree."""
     channels: int | None = None
-    """1 or 3; None takes grey for data that is grey throughout, else RGB."""
+    """1, 3, or 2 and 4 to keep transparency; None takes grey for data that is grey throughout, else RGB."""
     crop: Literal["center", "random"] = "center"
     """ADM's box-and-bicubic resize and centre crop, or its random crop (0.8 to 1.0 of the shorter side)."""
     flip: bool = False
-    """Mirror half of the pictures, chosen by (seed, epoch, picture)."""
+    """Mirror half of the pictures, chosen by (seed, position in the sequence)."""
     background: str = "#ffffff"
     """What transparent pixels are laid over."""
     labels: Literal["auto", "folder", "metadata", "none"] = "auto"

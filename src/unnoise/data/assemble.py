@@ -29,7 +29,7 @@ def assemble(store: Store, facts: Facts, source: Source, config: DataConfig, see
         channels=store.channels,
         classes={name: int(count) for name, count in zip(classes, counts, strict=True)},
         captions=sum(bool(text) for text in captions or ()),
-        sizes={(width, height): count for width, height, count in facts.sizes},
+        sizes={f"{width}x{height}": count for width, height, count in facts.sizes},
         different_sizes=facts.different_sizes,
         upscaled=facts.upscaled,
         broken=broken,

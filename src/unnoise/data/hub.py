@@ -70,21 +70,18 @@ def open_hub(request: HubRequest, on_progress: Progress | None = None) -> Source
     """
     if request.limit < 1:
         raise ValueError(f"data.hub_limit={request.limit} is less than 1")
-    key = hashlib.sha256(json.dumps([1, request.name, request.split, request.limit]).encode()).hexdigest()[
-        :32
-    ]
-    path = cache.home(request.cache) / "hub" / f"{key}.zip"
+    key = json.dumps([1, request.name, request.split, request.limit, request.classes])
+    path = cache.home(request.cache) / "hub" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.zip"
     if not path.exists():
         with cache.building(path):
             if not path.exists():
                 _materialise(request, path, on_progress)
     source = open_zip(path, request.labels)
-    classes = request.classes if len(request.classes) == len(source.classes) else source.classes
     note = f"from the copy {path}; delete it to fetch the set anew"
     if source.count == request.limit:
         note += f"; it holds the first {request.limit:,} pictures, more with --set data.hub_limit=N"
     title = f"hf:{request.name}:{request.split}"
-    return replace(source, name=title, classes=classes, notes=(*source.notes, note))
+    return replace(source, name=title, notes=(*source.notes, note))
 
 
 def _materialise(request: HubRequest, path: Path, on_progress: Progress | None) -> None:
@@ -149,6 +146,8 @@ def _columns(stream: Any, request: HubRequest) -> Columns:
     labelled = [name for name, kind in kinds.items() if kind == "ClassLabel"]
     label = next((name for name in (*_LABELS, *labelled) if name in (labelled or kinds)), None)
     names = tuple(features[label].names) if label in labelled else ()
+    if len(names) == len(request.classes):
+        names = request.classes
     caption = next((name for name in _CAPTIONS if name in kinds), None)
     return Columns(picture, label, caption, names)
 

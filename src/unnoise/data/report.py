@@ -19,8 +19,8 @@ class DataReport:
     """Pictures of each class; empty when unlabelled."""
     captions: int = 0
     """Pictures with a caption that is not empty."""
-    sizes: dict[tuple[int, int], int] = field(default_factory=dict)
-    """(width, height) as stored -> pictures, the most frequent sizes first, at most 100 of them."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Sides as stored, such as "640x480" (width first) -> pictures; the most frequent first, at most 100."""
     different_sizes: int = 1
     upscaled: int = 0
     """Pictures whose shorter side is less than `size`: enlarged, so blurred."""
@@ -35,14 +35,14 @@ class DataReport:
         """The report for people, a line a subject."""
         kind = {1: "grey", 3: "RGB"}.get(self.channels, f"{self.channels}-channel")
         yield f"{self.pictures:,} pictures, {self.size}x{self.size} {kind}, from {self.source}"
-        if self.classes:
-            yield f"{len(self.classes)} classes: {_counted(self.classes)}"
+        yield f"classes: {len(self.classes):,}: {_counted(self.classes)}" if self.classes else "classes: none"
         if self.captions:
             without = self.pictures - self.captions
-            yield f"captions: {self.captions:,}" + (f", {without:,} pictures without" if without else "")
-        if self.different_sizes > 1:
-            most = ", ".join(f"{w}x{h} ({k:,})" for (w, h), k in list(self.sizes.items())[:_SHOWN])
-            yield f"sizes as stored: {self.different_sizes:,} different, most of them {most}"
+            yield f"captions: {self.captions:,}" + (f"; {without:,} pictures have none" if without else "")
+        if list(self.sizes) != [f"{self.size}x{self.size}"]:
+            most = ", ".join(f"{sides} ({count:,})" for sides, count in list(self.sizes.items())[:_SHOWN])
+            more = f" and {self.different_sizes - _SHOWN:,} more" if self.different_sizes > _SHOWN else ""
+            yield f"sizes as stored: {most}{more}"
         if self.upscaled:
             yield f"enlarged: {self.upscaled:,} pictures, smaller than {self.size} pixels and so blurred"
         if self.broken:

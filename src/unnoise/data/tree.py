@@ -66,7 +66,7 @@ def understand(
     values = _classes_of(pictures, entries, where, labels)
     known = class_names(set(values)) if values else ()
     if order and set(known) <= set(order):
-        known = order
+        known = tuple(name for name in order if name in known)
     place = {name: k for k, name in enumerate(known)}
     return Found(
         pictures,
