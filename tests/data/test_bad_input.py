@@ -135,8 +135,6 @@ def test_sizes_that_differ_need_a_choice(tmp_path: Path, make: Make, opened: Ope
     data = opened(tmp_path, size=128)
     assert data.report.upscaled == 3 and data.report.different_sizes == 2
     assert "enlarged: 3 pictures" in " ".join(data.report.lines())
-    (tmp_path / "big.png").unlink()
-    make(tmp_path / "2.png", (8, 8, 3))
 
 
 def test_pictures_beside_sub_folders(tmp_path: Path, make: Make, opened: Open) -> None:

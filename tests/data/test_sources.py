@@ -210,6 +210,14 @@ def test_idx_files(ending: str, mark: str, tmp_path: Path, opened: Open) -> None
     assert opened(tmp_path).labels is None and "no labels file" in opened(tmp_path).report.notes[0]
 
 
+def test_a_folder_of_a_built_ins_name_needs_its_path(
+    tmp_path: Path, make: Make, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "fashion-mnist-10k" / "a.png")
+    monkeypatch.chdir(tmp_path)
+    assert len(opened("fashion-mnist-10k")) == 10_000 and len(opened("./fashion-mnist-10k")) == 1
+
+
 def test_the_embedded_pictures(opened: Open, cache_home: Path) -> None:
     data = opened("fashion-mnist-10k")
     assert (len(data), data.size, data.channels) == (10_000, 28, 1)

@@ -1,6 +1,7 @@
 """Decodes a data set once, several pictures at a time and in bounded memory, for the cache to store."""
 
 import threading
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,8 @@ Progress = Callable[[int, int], None]
 """Called with (pictures done, pictures in all)."""
 _IN_FLIGHT = 2**26
 """Pixels decoded at a time by all workers together; a larger picture waits to be alone."""
-_CHUNK_BYTES = 2**22
+_CHUNK_BYTES = 2**20
+"""Pixels of good pictures that a worker hands over together, about."""
 _SIZES_KEPT = 100
 _NOTES_KEPT = 5
 LONG, TINY = 16, 8
@@ -46,7 +48,8 @@ class Tally:
     broken: list[tuple[int, str]] = field(default_factory=list)
     unreadable: list[int] = field(default_factory=list)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    rows: list[tuple[int, int, int]] = field(default_factory=list)
+    rows: "array[int]" = field(default_factory=lambda: array("q"))
+    """Offset, height and width of each picture, when they differ."""
     offset: int = 0
     upscaled: int = 0
     colour: bool = False
@@ -64,7 +67,7 @@ class Tally:
         self.sizes[width, height] += 1
         self.upscaled += min(width, height) < shape.size
         if shape.whole:
-            self.rows.append((self.offset, *pixels.shape[:2]))
+            self.rows.extend((self.offset, *pixels.shape[:2]))
         self.offset += pixels.size
         if not self.colour and pixels.shape[2] == 3:
             self.colour = bool((pixels != pixels[..., :1]).any())
@@ -99,8 +102,8 @@ def decoded(source: Source, shape: Shape, tally: Tally, on_progress: Progress | 
     def work(read: Read) -> Outcome:
         return prepare(read, shape, budget)
 
-    each = shape.size**2 * shape.decoding.channels * (4 if shape.whole else 1)
-    chunk = int(np.clip(_CHUNK_BYTES // each, 1, 64))
+    # whole pictures may be long, so only a few of them go together
+    chunk = min(_CHUNK_BYTES // (shape.size**2 * shape.decoding.channels) + 1, 4 if shape.whole else 64)
     done = 0
     with decode.quiet(), workers() as pool:
         for outcomes in in_order(pool, work, source.reads(), chunk):

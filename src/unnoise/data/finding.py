@@ -30,7 +30,7 @@ def find_source(config: DataConfig, on_progress: Progress | None = None) -> Sour
         )
         return open_hub(request, on_progress)
     name, _, split = config.source.partition(":")
-    if name in BUILTINS and not os.path.exists(config.source):
+    if name in BUILTINS:  # whatever lies in the working folder: a setting must mean the same everywhere
         return _own_labels(BUILTINS[name](split or "train", config), config)
     path, part = _split_of(Path(config.source).expanduser())
     try:

@@ -33,7 +33,7 @@ def in_order(
     pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item], chunk: int
 ) -> Iterator[list[Result]]:
     """work() of every item, in order, a chunk of them at a time."""
-    ahead, waiting = 2 * processors(), deque[Future[list[Result]]]()
+    ahead, waiting = processors() + 1, deque[Future[list[Result]]]()
     remaining = iter(items)
 
     def together(part: list[Item]) -> list[Result]:
