@@ -91,7 +91,7 @@ def line_chart(
         return left + across * (width - left - right), height - bottom - up * (height - bottom - top)
 
     parts = []
-    for tick in _ticks(y_low, y_high):
+    for tick in _log_ticks(y_low, y_high) if log_y else _ticks(y_low, y_high):
         y = height - bottom - (tick - y_low) / (y_high - y_low) * (height - bottom - top)
         label = f"{10**tick:.3g}" if log_y else f"{tick:.3g}"
         parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
@@ -138,6 +138,14 @@ def _ticks(low: float, high: float) -> list[float]:
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw)
     first = math.ceil(low / step) * step
     return [first + k * step for k in range(int((high - first) / step + 1e-9) + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Logarithms of 1, 2 and 5 times powers of ten between two logarithms; powers alone over many of them."""
+    leading = (1, 2, 5) if high - low < 2.5 else (1,)
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    ticks = [math.log10(digit) + power for power in powers for digit in leading]
+    return [tick for tick in ticks if low <= tick <= high]
 
 
 def _number_class(cell: str) -> str:

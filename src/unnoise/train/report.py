@@ -37,7 +37,7 @@ def write_report(
     log = [line for line in read_log(run) if "loss" in line]
     steps = [line["step"] for line in log]
     curves = {"all t": (steps, [line["loss"] for line in log])}
-    for quarter, name in enumerate(("t in 1st quarter", "2nd", "3rd", "4th")):
+    for quarter, name in enumerate(("1st quarter of t", "2nd", "3rd", "4th")):
         key = f"loss/q{quarter}"
         with_quarter = [line for line in log if key in line]
         if with_quarter:
