@@ -1,6 +1,9 @@
 """Every format, mode, depth and rotation comes out as the 8-bit picture that a person would see."""
 
+import io
+import random
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,9 @@ from PIL import Image
 
 from tests.data.conftest import Make, Open
 from unnoise.data import Dataset, decode
+from unnoise.data.build import Budget, prepare
 from unnoise.data.decode import Decoding, header, opened, upright
+from unnoise.data.shape import Shape
 
 WHITE = Decoding(3, (255, 255, 255), 10**8)
 
@@ -173,3 +178,25 @@ def test_damaged_exif_does_not_lose_a_picture(tmp_path: Path, make: Make) -> Non
     with opened(path, 10**6) as image:
         assert upright(image, WHITE).size == (8, 8)
     assert header(path, WHITE).width == 8
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "PPM"])
+def test_any_damage_is_a_broken_picture_and_nothing_worse(kind: str) -> None:
+    """Bytes changed at random, headers most of all: a picture or a reason comes out, never another error."""
+    rng = random.Random(kind)
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)).save(buffer, kind)
+    shape, budget = Shape(16, False, Decoding(3, (255, 255, 255), 10**6)), Budget(10**6)
+    reasons = set()
+    with decode.quiet():
+        for _ in range(150):
+            data = bytearray(buffer.getvalue())
+            for _ in range(rng.randint(1, 8)):
+                data[rng.randrange(min(len(data), rng.choice([40, 200, len(data)])))] = rng.randrange(256)
+            outcome = prepare(
+                partial(bytes, data[: rng.choice([len(data), rng.randrange(len(data))])]), shape, budget
+            )
+            assert (outcome.pixels is None) == bool(outcome.reason)
+            assert outcome.pixels is None or outcome.pixels.shape == (16, 16, 3)
+            reasons.add(outcome.reason)
+    assert len(reasons) > 2 and not any("\n" in reason for reason in reasons)
