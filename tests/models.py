@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-import torch
-
 from tests.goldens import recipe_state_dict
 from unnoise.config.schema import ModelConfig, ScheduleConfig
 from unnoise.model import Model, ModelInfo, build_model
@@ -41,8 +39,3 @@ def tiny_model(
 def with_info(model: Model, **changes) -> Model:
     """The same weights described otherwise."""
     return replace(model, info=replace(model.info, **changes))
-
-
-def clean_start(value: int = 1) -> None:
-    """Leave torch's own generators as a caller might have them."""
-    torch.manual_seed(value)

@@ -184,6 +184,14 @@ def test_low_precision_draws_nearly_the_same(model):
     assert half.pixels.shape == full.pixels.shape
     assert 0 < (half.pixels.int() - full.pixels.int()).abs().float().mean() < 8
     assert to_images(half.pixels).dtype == torch.float32
+    assert model.network.compute_dtype is None, "left as it was"
+
+
+def test_precision_auto_is_what_the_hardware_has(model):
+    auto = plan(model, GenerateRequest()).precision
+    assert auto in ("bfloat16", "float32")
+    assert torch.equal(draw(model, precision="auto").pixels, draw(model, precision=auto).pixels)
+    assert plan(model, GenerateRequest(precision="float16")).dtype == torch.float16
 
 
 @pytest.mark.parametrize(
