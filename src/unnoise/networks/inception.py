@@ -147,8 +147,12 @@ class _Conv(nn.Module):
                 state[f"{name}.bn.running_var"].double() + BATCH_NORM_EPS
             )
             weights.append(state[f"{name}.conv.weight"].double() * scale[:, None, None, None])
-            biases.append(state[f"{name}.bn.bias"].double() - scale * state[f"{name}.bn.running_mean"].double())
-        self.register_buffer("weight", torch.cat(weights).float().contiguous(memory_format=torch.channels_last))
+            biases.append(
+                state[f"{name}.bn.bias"].double() - scale * state[f"{name}.bn.running_mean"].double()
+            )
+        self.register_buffer(
+            "weight", torch.cat(weights).float().contiguous(memory_format=torch.channels_last)
+        )
         self.register_buffer("bias", torch.cat(biases).float())
         self.splits = [len(b) for b in biases]
         self.stride, self.padding = stride, padding
@@ -338,7 +342,9 @@ class InceptionV3(nn.Module):
 
 def _check(state: Mapping[str, Tensor]) -> None:
     expected = published_shapes()
-    found = {key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    found = {
+        key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")
+    }
     wrong = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
     if wrong:
         key = wrong[0]
