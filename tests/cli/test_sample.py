@@ -289,7 +289,7 @@ def test_not_a_number_is_a_failure(unnoise, tmp_path):
 def test_progress_is_shown_on_a_terminal(unnoise, models, tmp_path, monkeypatch):
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     code, _, shown = unnoise("sample", models / "run", "-n", 2, *FAST, "--out", tmp_path)
-    assert code == 0 and "drawing" in shown and "pictures/s" in shown
+    assert code == 0 and "drawing" in shown and "pictures/s" in shown and "left" in shown
 
 
 def started(*args):

@@ -129,7 +129,7 @@ class Meter:
 
     def __init__(self, wanted: int, steps: int, *, show: bool) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         self.wanted, self.steps, self.todo, self.done = wanted, steps, 0, 0
         self.began = time.monotonic()
@@ -138,13 +138,12 @@ class Meter:
             TextColumn("drawing"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[facts]}"),
             console=console,
             transient=True,
             disable=not (show and console.is_terminal),
         )
-        self.task = self.progress.add_task("", total=wanted, rate="", start=False)
+        self.task = self.progress.add_task("", total=wanted, facts="", start=False)
 
     def __enter__(self) -> "Meter":
         self.progress.start()
@@ -161,9 +160,12 @@ class Meter:
 
     def step(self, progress: "Progress") -> None:
         """A batch is one step further."""
+        from unnoise.cli.progress import duration
+
         part = self.done + min(len(progress.ids), self.todo - self.done) * progress.step / self.steps
         rate = part / max(time.monotonic() - self.began, 1e-9)
-        self.progress.update(self.task, completed=part, rate=f"{rate:.3g} pictures/s")
+        facts = f"{rate:.3g} pictures/s  {duration((self.todo - part) / rate)} left"
+        self.progress.update(self.task, completed=part, facts=facts)
 
     def batch(self, batch: "ImageBatch") -> None:
         """A batch is written."""
