@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unnoise.diffusion.timesteps import TIMESTEPS, LossSecondMoment, Uniform
+from unnoise.diffusion.timesteps import TIMESTEPS, LossSecondMoment, Uniform, draw
 
 
 def warmed(steps: int, losses: torch.Tensor, **options) -> LossSecondMoment:
@@ -46,6 +46,10 @@ def test_uniform_until_every_entry_is_known_then_the_last_losses_count() -> None
     torch.testing.assert_close(sampler.probabilities(), torch.tensor([1, 2, 3]).double() / 6)
     sampler.update(torch.tensor([0, 0]), torch.tensor([3.0, 3.0]))
     torch.testing.assert_close(sampler.probabilities(), torch.tensor([3, 2, 3]).double() / 8)
+    sampler.update(
+        torch.tensor([1]), torch.tensor([14**0.5])
+    )  # sqrt((4 + 14) / 2) = 3, where the mean is 2.9
+    torch.testing.assert_close(sampler.probabilities(), flat)
 
 
 def test_state_goes_on() -> None:
@@ -61,6 +65,12 @@ def test_state_goes_on() -> None:
     assert (one.probabilities() != 0.2).any()
     with pytest.raises(ValueError, match="use its settings"):
         LossSecondMoment(5, history=4).load_state_dict(one.state_dict())
+
+
+def test_entries_without_probability_are_never_drawn() -> None:
+    """u in [edge, next edge) is an entry, so that one of width 0 has no u."""
+    nothing_first = torch.tensor([0.0, 0.5, 0.0, 0.5], dtype=torch.float64)
+    assert draw(nothing_first, torch.tensor([0.0, 0.25, 0.5, 0.75]))[0].tolist() == [1, 1, 3, 3]
 
 
 def test_edges() -> None:

@@ -227,7 +227,10 @@ class NoiseSchedule:
                 "drop that entry or land nearer to 1"
             )
         previous = torch.cat([torch.tensor([end], dtype=torch.float64), alpha_bar[:-1]])
-        return NoiseSchedule(1 - alpha_bar / previous, self.timesteps[kept], self.alpha_bar_start, end)
+        betas = 1 - alpha_bar / previous
+        # Signal that is there must not round to none, as on a long move down a steep schedule.
+        betas = torch.where(alpha_bar > 0, betas.clamp(max=1 - 2**-53), betas)
+        return NoiseSchedule(betas, self.timesteps[kept], self.alpha_bar_start, end)
 
     @cached_property
     def _table(self) -> Tensor:
