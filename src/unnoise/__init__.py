@@ -18,11 +18,9 @@ _PUBLIC = {
     "ModelConfig": ("unnoise.config.schema", "ModelConfig"),
     "DataConfig": ("unnoise.config.schema", "DataConfig"),
     "UNetSettings": ("unnoise.networks.settings", "UNetSettings"),
-    "generate": ("unnoise.generate", "generate"),
     "load_preset": ("unnoise.presets", "load_preset"),
     "preset_names": ("unnoise.presets", "preset_names"),
     "open_data": ("unnoise.data", "open_data"),
-    "train": ("unnoise.train", "train"),
 }
 
 __all__ = ["__version__", *_PUBLIC]
