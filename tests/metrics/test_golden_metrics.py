@@ -103,7 +103,7 @@ def test_kernel_distance(case):
         subsets, size, seed = (int(g) for g in found.groups()[:3])
         a, b = (real.double(), fake.double()) if found[4] else (real, fake)
         ours = kernel_distance(real=a, fake=b, subsets=subsets, subset_size=size, seed=seed)
-        # Recorded float32 kernels carry rounding of the kernel's own size, of which the distance is a small difference.
+        # Recorded float32 kernels carry rounding of their own size; the distance is a small difference.
         scale = float((real.square().mean(1) + 1).pow(3).mean())
         floor = 1e-12 if found[4] else max(1e-4 * abs(recorded["mean"]), 1e-7 * scale)
         tolerance = 1e-6 if found[4] else 1e-4

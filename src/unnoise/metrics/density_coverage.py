@@ -1,4 +1,6 @@
-"""Density and coverage (Naeem et al. 2020, arXiv 2002.09797): precision and recall that one outlier cannot move."""
+"""Density and coverage (Naeem et al. 2020, arXiv 2002.09797): precision and recall that one outlier cannot
+move.
+"""
 
 from dataclasses import dataclass
 
@@ -6,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unnoise.metrics.distances import BLOCK, blocks, squared_distances, squared_norms
-from unnoise.metrics.precision_recall import _pair, manifold_radii
+from unnoise.metrics.precision_recall import manifold_radii, pair_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,11 +22,13 @@ class DensityCoverage:
 
 
 def density_coverage(*, real: Tensor, fake: Tensor, k: int = 5, block: int = BLOCK) -> DensityCoverage:
-    """density = 1/(k M) sum_j #{i: |fake_j - real_i| < r_k(i)}; coverage = share of i whose open ball holds a sample.
+    """density = 1/(k M) sum_j #{i: |fake_j - real_i| < r_k(i)}; coverage = share of i whose open ball holds a
+    sample.
 
-    r_k(i): distance of real_i to its k-th nearest other real picture. Strictly smaller, k = 5, as the authors' code.
+    r_k(i): distance of real_i to its k-th nearest other real picture. Strictly smaller, k = 5, as the
+    authors' code.
     """
-    a, b = _pair(real, fake, k)
+    a, b = pair_of(real, fake, k)
     radii = manifold_radii(a, ks=(k,), block=block)[:, 0]
     norms_a, norms_b = squared_norms(a), squared_norms(b)
     counts = torch.zeros(len(b), dtype=torch.int64, device=a.device)

@@ -1,6 +1,7 @@
 """Squared Euclidean distances in blocks of bounded memory, and the k nearest neighbours from them.
 
-Everything that compares sets of features point by point stands on this: precision, recall, density, coverage, nearest training pictures.
+Everything that compares sets of features point by point stands on this: precision, recall, density, coverage,
+nearest training pictures.
 """
 
 from collections.abc import Iterator
@@ -23,7 +24,8 @@ def squared_distances(a: Tensor, b: Tensor, norms_a: Tensor, norms_b: Tensor) ->
 
 
 def half_squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """ADM's squared distances: float16 after each elementary step, sums and products accumulated in float32, clamped at 0.
+    """ADM's squared distances: float16 after each elementary step, sums and products accumulated in float32,
+    clamped at 0.
 
     Where any of them overflows float16 the whole block is float32. Returns float32.
     """
@@ -51,12 +53,13 @@ def blocks(n: int, size: int) -> Iterator[slice]:
 def smallest(values: Tensor, k: int) -> Tensor:
     """The k smallest of each row, ascending; (rows, k).
 
-    All k lie in the k chunks of a row that have the smallest minima, so only those are sorted: much less work than a partition of the row.
+    All k lie in the k chunks of a row that have the smallest minima, so only those are sorted: much less work
+    than a partition of the row.
     """
     n = values.shape[1]
     if n > 4 * k * CHUNK:
         whole = n - n % CHUNK
-        chunked = values[:, :whole].unflatten(1, (-1, CHUNK))
+        chunked = values[:, :whole].reshape(len(values), -1, CHUNK)
         best = chunked.amin(2).topk(k, largest=False, sorted=False).indices
         chosen = chunked.gather(1, best[:, :, None].expand(-1, -1, CHUNK)).flatten(1)
         values = torch.cat([chosen, values[:, whole:]], 1)
@@ -67,7 +70,8 @@ def smallest(values: Tensor, k: int) -> Tensor:
 
 
 def neighbour_distances(x: Tensor, k: int, *, block: int = BLOCK) -> Tensor:
-    """Squared distances of each row of (N, D) to itself and its k nearest others, ascending: (N, k + 1), clamped at 0.
+    """Squared distances of each row of (N, D) to itself and its k nearest others, ascending: (N, k + 1),
+    clamped at 0.
 
     Each pair of blocks is multiplied once and read from both sides.
     """
@@ -76,7 +80,9 @@ def neighbour_distances(x: Tensor, k: int, *, block: int = BLOCK) -> Tensor:
     best = x.new_full((len(x), k + 1), float("inf"))
 
     def add(rows: slice, values: Tensor, lowest: Tensor) -> None:
-        """values: a matrix of distances, `lowest` its row minima; rows that no value improves are left alone."""
+        """values: a matrix of distances, `lowest` its row minima; rows that no value improves are left
+        alone.
+        """
         known = best[rows]
         closer = (lowest < known[:, k]).nonzero()[:, 0]
         if len(closer):
@@ -92,29 +98,32 @@ def neighbour_distances(x: Tensor, k: int, *, block: int = BLOCK) -> Tensor:
 
 
 def principal_directions(x: Tensor, rank: int) -> Tensor:
-    """Orthonormal (D, rank) that spans most of the variance of (N, D), by one power iteration from a fixed start."""
+    """Orthonormal (D, rank) that spans most of the variance of (N, D): one power iteration, fixed start."""
     start = torch.randn(x.shape[1], rank, generator=torch.Generator().manual_seed(0)).to(x)
     centred = x - x.mean(0)
-    return torch.linalg.qr(centred.T @ (centred @ start)).Q
+    basis: Tensor = torch.linalg.qr(centred.T @ (centred @ start)).Q
+    return basis
 
 
 def _argmin(values: Tensor) -> Tensor:
-    """Index of the smallest of each row, by way of chunk minima, several times faster than `argmin` on a CPU."""
+    """Index of the smallest of each row but for the last columns % CHUNK; far faster on a CPU than `argmin`."""
     whole = values.shape[1] - values.shape[1] % CHUNK
     if whole == 0:
         return values.argmin(1)
-    chunks = values[:, :whole].unflatten(1, (-1, CHUNK))
+    chunks = values[:, :whole].reshape(len(values), -1, CHUNK)
     best = chunks.amin(2).argmin(1)
-    return best * CHUNK + chunks[torch.arange(len(values), device=values.device), best].argmin(1)
+    inside: Tensor = chunks[torch.arange(len(values), device=values.device), best]
+    return best * CHUNK + inside.argmin(1)
 
 
 def likely_neighbours(
     a: Tensor, b: Tensor, reach_a: Tensor, reach_b: Tensor, *, rank: int = 32, block: int = BLOCK
 ) -> tuple[Tensor, Tensor]:
-    """For each a the b in whose ball of squared radius reach_b it most likely lies, and for each b likewise: int64 (len(a),) and (len(b),).
+    """For each a the b in whose ball of squared radius reach_b it most likely lies, and for each b likewise:
+    int64 (len(a),) and (len(b),).
 
-    By estimates of |a - b|^2 - reach from `rank` principal directions and the norms of the rest, a few hundredths of the cost of the distances: hints,
-    never results.
+    By estimates of |a - b|^2 - reach from `rank` principal directions and the norms of the rest, a few
+    hundredths of the cost of the distances: hints, never results.
     """
     basis = principal_directions(b[:: max(1, len(b) // 2048)], min(rank, b.shape[1]))
     low_a, low_b = -2 * (a @ basis), b @ basis

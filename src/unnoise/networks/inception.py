@@ -1,9 +1,11 @@
 """The Inception network that FID, sFID and the Inception Score are defined by, for inference only.
 
-It is InceptionV3 (Szegedy et al. 2015, arXiv 1512.00567) as the TensorFlow graph of 2015-12-05 has it, which differs from torchvision's: 1008 outputs,
-average pools that leave padding out, a maximum pool in the last block (Mixed_7c), TensorFlow 1's bilinear resize in front. Weights come under the names
-of torch-fidelity's published file (`Mixed_6d.branch1x1.conv.weight`). Batch normalisation is folded into the convolutions, and 1x1 convolutions that
-read the same tensor are computed as one: the average pool of a pool branch commutes with its 1x1 convolution, so that one joins them too.
+It is InceptionV3 (Szegedy et al. 2015, arXiv 1512.00567) as the TensorFlow graph of 2015-12-05 has it, which
+differs from torchvision's: 1008 outputs, average pools that leave padding out, a maximum pool in the last
+block (Mixed_7c), TensorFlow 1's bilinear resize in front. Weights come under the names of torch-fidelity's
+published file (`Mixed_6d.branch1x1.conv.weight`). Batch normalisation is folded into the convolutions, and
+1x1 convolutions that read the same tensor are computed as one: the average pool of a pool branch commutes
+with its 1x1 convolution, so that one joins them too.
 """
 
 from collections.abc import Mapping
@@ -123,8 +125,8 @@ def _lerp(x: Tensor, out: int, dim: int, align_corners: bool) -> Tensor:
 def resize_tf1(x: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> Tensor:
     """TensorFlow 1's bilinear resize: source = index * (in / out), no half-pixel shift, no antialiasing.
 
-    x: (B, C, H, W) float of any range; size: (height, width); returns (B, C, *size). The last rows and columns repeat the border.
-    `align_corners` takes (in - 1) / (out - 1).
+    x: (B, C, H, W) float of any range; size: (height, width); returns (B, C, *size). The last rows and
+    columns repeat the border. `align_corners` takes (in - 1) / (out - 1).
     """
     if tuple(x.shape[2:]) == tuple(size):
         return x
@@ -132,7 +134,9 @@ def resize_tf1(x: Tensor, size: tuple[int, int], *, align_corners: bool = False)
 
 
 class _Conv(nn.Module):
-    """relu(conv(x)) with the batch normalisation folded in; several names make one convolution of one input."""
+    """relu(conv(x)) with the batch normalisation folded in; several names make one convolution of one
+    input.
+    """
 
     weight: Tensor
     bias: Tensor
@@ -174,7 +178,9 @@ def _stack(state: Mapping[str, Tensor], block: str, *branches: str) -> nn.Sequen
 
 
 class _Heads(nn.Module):
-    """The 1x1 convolutions of a block as one; with `pool` the last is the pool branch, averaged (padding left out) before its relu."""
+    """The 1x1 convolutions of a block as one; with `pool` the last is the pool branch, averaged (padding left
+    out) before its relu.
+    """
 
     def __init__(self, state: Mapping[str, Tensor], block: str, *branches: str, pool: bool) -> None:
         super().__init__()
@@ -254,7 +260,9 @@ class _BlockD(nn.Module):
 
 
 class _BlockE(nn.Module):
-    """Mixed_7b and 7c: 8x8. 7c pools by maximum, which does not commute with a convolution: its pool branch stays apart."""
+    """Mixed_7b and 7c: 8x8. 7c pools by maximum, which does not commute with a convolution: its pool branch
+    stays apart.
+    """
 
     def __init__(self, state: Mapping[str, Tensor], block: str, *, maximum: bool) -> None:
         super().__init__()
@@ -288,7 +296,9 @@ class InceptionTaps:
 
 
 class InceptionV3(nn.Module):
-    """The TF-ported InceptionV3 over uint8 pictures; built from a state dict in the published names, which it checks strictly."""
+    """The TF-ported InceptionV3 over uint8 pictures; built from a state dict in the published names, which it
+    checks strictly.
+    """
 
     fc_weight: Tensor
     fc_bias: Tensor
@@ -349,6 +359,7 @@ def _check(state: Mapping[str, Tensor]) -> None:
     if wrong:
         key = wrong[0]
         raise ValueError(
-            f"these are not the weights of the FID Inception network: {len(wrong)} tensors differ, first {key} "
-            f"(found {found.get(key)}, expected {expected.get(key)}); use pt_inception-2015-12-05-6726825d.pth"
+            f"these are not the weights of the FID Inception network: {len(wrong)} tensors differ, first "
+            f"{key} (found {found.get(key)}, expected {expected.get(key)}); "
+            "use pt_inception-2015-12-05-6726825d.pth"
         )

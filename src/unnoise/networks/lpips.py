@@ -1,8 +1,8 @@
 """LPIPS, a learned distance between pictures: Zhang et al. 2018 (arXiv 1801.03924), version 0.1 on VGG16.
 
 Two sets of weights fit: the standard one, in the layout that latent-diffusion and taming-transformers keep
-(`net.slice1.0.weight`, `lin0.model.1.weight`), and the shift-tolerant one of Ghildyal & Liu 2022 (arXiv 2207.13686), whose
-maximum pools have stride 1 followed by a blurring, strided filter (`net.slice2.5.filt`).
+(`net.slice1.0.weight`, `lin0.model.1.weight`), and the shift-tolerant one of Ghildyal & Liu 2022 (arXiv
+2207.13686), whose maximum pools have stride 1 followed by a blurring, strided filter (`net.slice2.5.filt`).
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,9 @@ SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
 class _Blur(nn.Module):
-    """Maximum over 2x2 at stride 1, then a depthwise binomial filter at stride 2 over reflected borders (Zhang 2019)."""
+    """Maximum over 2x2 at stride 1, then a depthwise binomial filter at stride 2 over reflected borders
+    (Zhang 2019).
+    """
 
     filt: Tensor
 
@@ -63,8 +65,9 @@ class _Linear(nn.Module):
 class Lpips(nn.Module):
     """sum over layers of the mean over pixels of w . (unit(f(a)) - unit(f(b)))^2; always in evaluation mode.
 
-    The originals train first stages with the dropout of these heads alive, since calling train() on a parent revives it:
-    6 % noise in the gradients. `dropout_in_training` asks for that; without it `train()` changes nothing.
+    The originals train first stages with the dropout of these heads alive, since calling train() on a parent
+    revives it: 6 % noise in the gradients. `dropout_in_training` asks for that; without it `train()` changes
+    nothing.
     """
 
     shift: Tensor
@@ -85,9 +88,7 @@ class Lpips(nn.Module):
     def from_state(cls, state: Mapping[str, Tensor], *, dropout_in_training: bool = False) -> "Lpips":
         """A network with published weights: standard or shift-tolerant, told apart by the filters."""
         filters = [v for k, v in state.items() if k.endswith(".filt")]
-        model = cls(
-            blur_taps=filters[0].shape[-1] if filters else 0, dropout_in_training=dropout_in_training
-        )
+        model = cls(blur_taps=filters[0].shape[-1] if filters else 0, dropout_in_training=dropout_in_training)
         expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
         found = {k: tuple(v.shape) for k, v in state.items()}
         if expected != found:

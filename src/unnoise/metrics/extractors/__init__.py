@@ -1,0 +1,27 @@
+"""Feature networks by name, one file each; `hf:NAME` is any Hugging Face vision model."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from unnoise.metrics.extractors.efficientnet import EfficientNetFeatures
+from unnoise.metrics.extractors.huggingface import HuggingFaceFeatures
+from unnoise.metrics.extractors.inception import InceptionFeatures
+from unnoise.metrics.features import FeatureNetwork
+
+Opener = Callable[..., FeatureNetwork]
+
+EXTRACTORS: dict[str, Opener] = {
+    "inception": InceptionFeatures.open,
+    "effnet-lite0": EfficientNetFeatures.open,
+}
+"""Name -> (weights=None, device="cpu") -> network."""
+
+
+def open_features(name: str, *, weights: str | Path | None = None, device: str = "cpu") -> FeatureNetwork:
+    """The feature network of a name. ValueError when it is unknown or its weights are not to be had."""
+    if name.startswith("hf:"):
+        return HuggingFaceFeatures.open(name.removeprefix("hf:"), device=device)
+    if name not in EXTRACTORS:
+        known = ", ".join([*EXTRACTORS, "hf:NAME"])
+        raise ValueError(f"features={name!r} is no feature network; choose one of {known}")
+    return EXTRACTORS[name](weights=weights, device=device)

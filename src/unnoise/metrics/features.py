@@ -1,0 +1,88 @@
+"""What a feature network is to the metrics: it owns its preprocessing, its name and the hash of its
+weights.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What a network says of B pictures; float32 on its device."""
+
+    pool: Tensor  # (B, D): kernel distance, precision, recall, density, coverage, nearest neighbours
+    spatial: Tensor | None = None  # (B, E): a second Frechet distance (sFID)
+    probs: Tensor | None = None  # (B, classes): the Inception Score
+    middle: Tensor | None = (
+        None  # (B, F): read by the Frechet distance instead of pool when a network says so
+    )
+
+    @property
+    def frechet(self) -> Tensor:
+        """What the Frechet distance reads."""
+        return self.pool if self.middle is None else self.middle
+
+
+class FeatureNetwork(Protocol):
+    """A network that measures pictures."""
+
+    @property
+    def name(self) -> str:
+        """Short; stands in brackets behind every number: FD[name]. `inception` alone may say FID and sFID."""
+        ...
+
+    @property
+    def weights_hash(self) -> str:
+        """SHA-256 of the weights, hex."""
+        ...
+
+    @property
+    def preprocess(self) -> str:
+        """For people: size, resize, range."""
+        ...
+
+    def __call__(self, pixels: Tensor) -> Features:
+        """Features of uint8 (B, H, W, C), C 1 or 3; any size."""
+        ...
+
+
+def rgb(pixels: Tensor) -> Tensor:
+    """(B, H, W, C) uint8 as (B, 3, H, W): grey is repeated three times, anything but 1 or 3 channels is
+    refused.
+    """
+    if pixels.ndim != 4 or pixels.dtype != torch.uint8:
+        raise ValueError(
+            f"pictures have shape {tuple(pixels.shape)} and type {pixels.dtype}; expected uint8 (B, H, W, C)"
+        )
+    x = pixels.permute(0, 3, 1, 2)
+    if x.shape[1] == 1:
+        return x.expand(-1, 3, -1, -1)
+    if x.shape[1] != 3:
+        raise ValueError(f"pictures have {x.shape[1]} channels; feature networks read 1 or 3")
+    return x
+
+
+PUBLISHED_INCEPTION = "inception"
+
+
+@dataclass(frozen=True)
+class Names:
+    """How numbers of a network are called."""
+
+    network: str
+
+    @property
+    def inception(self) -> bool:
+        """Whether these are the field's own names."""
+        return self.network == PUBLISHED_INCEPTION
+
+    def __call__(self, metric: str) -> str:
+        """`FD` becomes FID with Inception and FD[name] with others; `sFD` sFID; IS, KID, precision, ...
+        likewise.
+        """
+        if self.inception:
+            return {"FD": "FID", "sFD": "sFID"}.get(metric, metric)
+        return f"{metric}[{self.network}]"
