@@ -166,20 +166,43 @@ def load_model(path: Path | str, device: str | torch.device = "cpu") -> Model:
     """The model of a file written by `save_model`, or of the newest one in a run directory, ready to draw."""
     path = find_model(Path(path))
     header = read_header(path)
+    _check_kind(header, path)
     config = from_dict(ModelConfig, header.get("model", {}), where=str(path))
     info = from_dict(ModelInfo, header.get("info", {}), where=str(path))
     with torch.device("meta"):
         model = build_model(config, info)
+    put_weights(model.network, read_weights(path), path)
+    return model.to(device)
+
+
+def _check_kind(header: Mapping[str, Any], path: Path) -> None:
+    """Refuse a file of ours that holds no diffusion model, saying what it is."""
+    if header.get("kind", "diffusion") == "diffusion":
+        return
+    info = header.get("info")
+    names = [str(name) for name in info.get("classes", ())] if isinstance(info, dict) else []
+    known = f" of {len(names)} classes ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+    raise ValueError(
+        f"{path} is a {header['kind']}{known if names else ''}, not a diffusion model: it cannot draw, but "
+        "serves as features where pictures are measured; name a model that was trained to draw"
+    )
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, on the CPU."""
     with _opened(path) as file:
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+
+
+def put_weights(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Give a network, perhaps on the meta device, its weights; ValueError when they do not fit."""
     try:
-        model.network.load_state_dict(state, strict=True, assign=True)
+        network.load_state_dict(dict(state), strict=True, assign=True)
     except RuntimeError as error:
         raise ValueError(
             f"{path}: weights and settings do not fit: {' '.join(str(error).split())[:300]}"
         ) from None
-    model.network.eval().requires_grad_(False)
-    return model.to(device)
+    network.eval().requires_grad_(False)
 
 
 def find_model(path: Path) -> Path:

@@ -14,13 +14,13 @@ def presets(
     name: Annotated[str | None, typer.Argument(help="Show this preset's settings as YAML.")] = None,
 ) -> None:
     """List the named recipes, or print one as a YAML file to start from."""
-    from unnoise.config.load import to_yaml
+    from unnoise.config.resolve import settings_yaml
     from unnoise.presets.load import load_preset, preset_summaries
 
     if name is not None:
         preset = load_preset(name)
         typer.echo(f"# {preset.summary}\n# Source: {preset.source}. Licence: {preset.licence}.")
-        typer.echo(to_yaml(preset.config), nl=False)
+        typer.echo(settings_yaml(preset.config), nl=False)
         return
     summaries = preset_summaries()
     width = max(map(len, summaries))

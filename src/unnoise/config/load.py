@@ -6,7 +6,7 @@ import difflib
 import functools
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,11 +61,10 @@ def to_dict(config: Any) -> dict[str, Any]:
     return typing.cast(dict[str, Any], plain(dataclasses.asdict(config)))
 
 
-def to_yaml(config: Any) -> str:
-    """YAML of a settings object, complete and in the order of its fields."""
-    return yaml.safe_dump(
-        {"format": FORMAT, **to_dict(config)}, sort_keys=False, allow_unicode=True, width=110
-    )
+def to_yaml(config: Any, *, without: Collection[str] = ()) -> str:
+    """YAML of a settings object, complete but for the fields `without`, in the order of its fields."""
+    values = {key: value for key, value in to_dict(config).items() if key not in without}
+    return yaml.safe_dump({"format": FORMAT, **values}, sort_keys=False, allow_unicode=True, width=110)
 
 
 def from_yaml(cls: type[T], text: str, *, where: str = "") -> T:

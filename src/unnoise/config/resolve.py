@@ -3,14 +3,20 @@
 from dataclasses import replace
 from typing import TypeVar
 
-from unnoise.config.schema import DataConfig, ModelConfig, TrainConfig
+from unnoise.config.load import differences, to_yaml
+from unnoise.config.schema import ClassifierConfig, DataConfig, ModelConfig, TrainConfig
 
 T = TypeVar("T", int, int | None)
+DRAWING = ("model", "objective", "timesteps", "label_dropout", "sample_steps", "sample_count")
+"""Settings that mean nothing to a classifier."""
 
 
 def data_config(config: TrainConfig) -> DataConfig:
     """The data settings with the model's size and channels where they leave them open; refuses misfits."""
+    check_kind(config)
     model, data = config.model, config.data
+    if config.kind == "classifier":
+        return data
     if model.image_size and data.size and model.image_size != data.size:
         raise ValueError(
             f"model.image_size={model.image_size} and data.size={data.size} differ; set one of them"
@@ -25,6 +31,8 @@ def resolve(config: TrainConfig, *, size: int, channels: int, classes: int) -> T
 
     ValueError where a setting contradicts the data. Label dropout adds the null class as the last row.
     """
+    if config.kind == "classifier":
+        return _resolve_classifier(config, size=size, channels=channels, classes=classes)
     model = config.model
     image_size = _agree("model.image_size", model.image_size, size)
     image_channels = _agree("model.channels", model.channels, channels)
@@ -44,6 +52,47 @@ def resolve(config: TrainConfig, *, size: int, channels: int, classes: int) -> T
         data=replace(config.data, size=image_size, channels=image_channels),
         label_dropout=label_dropout,
     )
+
+
+def _resolve_classifier(config: TrainConfig, *, size: int, channels: int, classes: int) -> TrainConfig:
+    settings = config.classifier or ClassifierConfig()
+    if classes < 2:
+        raise ValueError(
+            f"a classifier needs pictures of two classes at least, the data have {classes or 'no labels'}; "
+            "name data with labels, such as a folder with a sub-folder a class"
+        )
+    if channels not in (1, 3):
+        raise ValueError(
+            f"data.channels={channels}: a classifier sees grey (1) or RGB (3); set data.channels to 1 or 3"
+        )
+    rows = _agree("classifier.network.classes", settings.network.classes, classes)
+    return replace(
+        config,
+        classifier=replace(settings, network=replace(settings.network, classes=rows)),
+        data=replace(config.data, size=size, channels=channels),
+    )
+
+
+def settings_yaml(config: TrainConfig) -> str:
+    """YAML of a run's settings, complete but for those that its kind of training does not have."""
+    foreign = DRAWING if config.kind == "classifier" else ("classifier",)
+    return to_yaml(config, without=foreign)
+
+
+def check_kind(config: TrainConfig) -> None:
+    """Refuse settings of another kind of training than the one that `kind` names."""
+    if config.kind == "diffusion":
+        if config.classifier is not None:
+            raise ValueError(
+                "classifier is set, but kind=diffusion trains none; leave it out, or set kind=classifier"
+            )
+        return
+    without = replace(config, **{name: getattr(TrainConfig(), name) for name in DRAWING})
+    foreign = differences(without, config)
+    if foreign:
+        raise ValueError(
+            f"a classifier has no such setting ({foreign[0]}); leave it out, its own are under classifier"
+        )
 
 
 def null_label(config: TrainConfig) -> int | None:

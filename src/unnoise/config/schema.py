@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from unnoise.networks.settings import UNetSettings
+from unnoise.networks.settings import ClassifierSettings, UNetSettings
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -107,16 +107,38 @@ class EmaConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassifierConfig:
+    """A plain classifier: its network, how pictures are varied, what it is validated on."""
+
+    network: ClassifierSettings = field(default_factory=ClassifierSettings)
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes (Szegedy et al. 2016, arXiv 1512.00567)."""
+    shift: int = 2
+    """Pixels that a picture is moved by at most in each direction, its edges repeated."""
+    sizes: tuple[int, ...] = ()
+    """Sides of the batches, one drawn for each step: pictures are cut out where it is smaller than
+    theirs, enlarged where it is larger. Name a side twice to draw it twice as often; empty takes the pictures' own."""
+    validation: str = ""
+    """A data source of its own, such as fashion-mnist:test; "" holds out a part of the training pictures."""
+    held_out: float = 0.05
+    """Share of the training pictures that are validated on instead, where no other source is named."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One training run, complete: with the data it repeats bit for bit."""
 
     preset: str = ""
+    kind: Literal["diffusion", "classifier"] = "diffusion"
+    """What is trained: a model that draws (`model`, `objective`, `timesteps`, ...), or a `classifier`."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     timesteps: TimestepConfig = field(default_factory=TimestepConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
+    classifier: ClassifierConfig | None = None
+    """For kind classifier alone."""
     steps: int = 100_000
     minutes: float | None = None
     """Take as many steps as fit into this time; measured before the first step, which sets `steps`."""
@@ -135,7 +157,8 @@ class TrainConfig:
     keep_last: int = 3
     milestones: tuple[int, ...] = ()
     sample_every: int = 1000
-    """Steps between sample grids, besides those after 1, 2, 4, 8, ... steps; 0 draws none."""
+    """Steps between sample grids, besides those after 1, 2, 4, 8, ... steps; 0 draws none. For a classifier:
+    between validations."""
     sample_steps: int = 25
     sample_count: int | None = None
     """Pictures in a grid; None takes two of each class where they are few, else 16."""
@@ -161,6 +184,68 @@ class GenerateRequest:
     """Index of the first picture."""
     batch_size: int = 64
     exact: bool = False
-    """Pad every batch to `batch_size`, so that a picture is equal to the bit in any request."""
+    """Equal to the bit in any request: every picture in its fixed place of a batch of fixed size, ignoring
+    `batch_size`."""
     precision: Precision = "auto"
+    device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikelihoodRequest:
+    """How many bits a model spends on pictures. Picture k's noise depends on (seed, k) alone."""
+
+    n: int = 100
+    """Pictures, chosen by the seed."""
+    steps: str = "all"
+    """Which of the schedule's steps: "all" gives the published bound, fewer that of a shorter process."""
+    labels: bool = True
+    """Tell a class-conditional model the pictures' classes; False measures it without a class."""
+    clip: bool = True
+    """Clip the predicted picture to [-1, 1], as the published evaluation does."""
+    seed: int = 0
+    batch_size: int = 64
+    device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest:
+    """How samples are measured against a reference."""
+
+    samples: str = ""
+    """A folder, zip, npz, built-in data set, or a model file or run directory (drawn on the fly, not stored)."""
+    against: str = ""
+    """A folder, zip, npz, built-in data set, or a reference file (ADM's npz with mu and sigma)."""
+    features: str = "auto"
+    """inception, effnet-lite0, unnoise-small, hf:NAME, or a classifier file; auto takes Inception where its weights
+    are on this machine, else what is."""
+    weights: str = ""
+    """Path of the feature network's weights."""
+    n: int | None = None
+    """Samples; None takes all there are, and 50,000 of a model."""
+    size: int | None = None
+    """Side that pictures are cropped to; None takes their own."""
+    channels: int | None = None
+    """1 or 3; None takes grey for pictures that are grey throughout."""
+    paired: bool = False
+    """Sample k is a reconstruction of reference picture k: PSNR, SSIM and LPIPS too."""
+    lpips: str = ""
+    """Path of LPIPS weights on VGG16; "" takes the shift-tolerant ones when they are installed."""
+    neighbours: int | None = None
+    """Pictures of each side for precision, recall, density and coverage; None takes all."""
+    half: bool = False
+    """ADM's float16 distances in precision and recall."""
+    block: int = 1024
+    """Rows of a block of distances: bounds the memory of precision and recall."""
+    bootstrap: int = 100
+    """Replicates behind the intervals; 0 gives none."""
+    floor: bool = True
+    """Measure real against real pictures too."""
+    extrapolate: bool = True
+    """The Frechet distance at infinitely many samples."""
+    generate: GenerateRequest = field(default_factory=GenerateRequest)
+    """How a model is drawn from; its `n` gives way to `n`."""
+    cache: str | None = None
+    """Folder for features, which lets an interrupted evaluation continue; None takes the user's cache folder."""
+    batch_size: int = 32
+    seed: int = 0
     device: str = "auto"

@@ -59,3 +59,29 @@ class UNetSettings:
                 f"a side of {side} pixels is no multiple of {factor}, this network's down-sampling; "
                 f"use {fitting}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierSettings:
+    """A compact convolutional network for small pictures, of any side from 8 pixels, grey or RGB."""
+
+    widths: tuple[int, ...] = (32, 64, 128)
+    """Channels of each level, whose sides are a half, a quarter, ... of the picture's."""
+    depth: int = 1
+    """Residual blocks a level."""
+    features: int = 192
+    """Channels that are averaged over the picture before the linear layer."""
+    classes: int | None = None
+    """None until the data are known."""
+
+    def check(self) -> None:
+        """Refuse numbers that make no network."""
+        rules = [
+            ("widths", list(self.widths), bool(self.widths) and min(self.widths) >= 1),
+            ("depth", self.depth, self.depth >= 0),
+            ("features", self.features, self.features >= 1),
+        ]
+        for name, value, fine in rules:
+            if not fine:
+                least = "0" if name == "depth" else "1"
+                raise ValueError(f"classifier.network.{name}={value} makes no network; use {least} or more")

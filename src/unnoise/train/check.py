@@ -2,7 +2,7 @@
 
 import math
 
-from unnoise.config.schema import TrainConfig
+from unnoise.config.schema import ClassifierConfig, TrainConfig
 
 
 def check(config: TrainConfig, *, processes: int) -> None:
@@ -39,10 +39,16 @@ def check(config: TrainConfig, *, processes: int) -> None:
         ("ema.rates", e.rates, bool(e.rates) and all(0 <= r < 1 for r in e.rates), "use rates in [0, 1)"),
         ("ema.rates", e.rates, len(set(e.rates)) == len(e.rates), "name each rate once"),
     ]
+    rules += [
+        (name, value, value is None or value >= 1, "use 1 or more")
+        for name, value in (("micro_batch", config.micro_batch), ("sample_count", config.sample_count))
+    ]
     for name, value, fine, way_out in rules:
         if not fine:
             shown = list(value) if isinstance(value, tuple) else value
             raise ValueError(f"{name}={shown} is not possible; {way_out}")
+    if config.classifier is not None:
+        _check_classifier(config.classifier)
     if config.batch_size < processes:
         raise ValueError(
             f"batch_size={config.batch_size} leaves some of the {processes} processes without a picture; use "
@@ -53,3 +59,21 @@ def check(config: TrainConfig, *, processes: int) -> None:
             f"sample_steps={config.sample_steps} does not fit the {config.model.schedule.steps} steps of the "
             f"schedule; use 1..{config.model.schedule.steps}"
         )
+
+
+def _check_classifier(config: ClassifierConfig) -> None:
+    config.network.check()
+    rules = [
+        ("label_smoothing", config.label_smoothing, 0 <= config.label_smoothing < 1, "use a share in [0, 1)"),
+        ("shift", config.shift, config.shift >= 0, "use 0 or more pixels"),
+        (
+            "sizes",
+            list(config.sizes),
+            all(side >= 8 for side in config.sizes),
+            "use sides of 8 pixels or more",
+        ),
+        ("held_out", config.held_out, 0 < config.held_out < 1, "use a share between 0 and 1"),
+    ]
+    for name, value, fine, way_out in rules:
+        if not fine:
+            raise ValueError(f"classifier.{name}={value} is not possible; {way_out}")

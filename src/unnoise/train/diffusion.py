@@ -79,8 +79,9 @@ class DiffusionJob:
             },
         )
         first = seeded_generator(config.seed, "weights")
-        torch.manual_seed(int(torch.randint(2**62, (), generator=first)))
-        self.model = build_model(config.model, info).to(device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**62, (), generator=first)))
+            self.model = build_model(config.model, info).to(device)
         dtype = compute_dtype(config.precision, device)
         self.model.network.compute_dtype = None if dtype == torch.float32 else dtype
         self.objective = make_objective(config.objective)
@@ -144,7 +145,14 @@ class DiffusionJob:
         info = replace(self.model.info, step=step, ema_rate=rate)
         save_model(path, replace(self.model, info=info), weights=weights)
 
-    def sample(self, path: Path, weights: Mapping[str, Tensor], *, on_step: Callable[[], None]) -> None:
+    @property
+    def sampled(self) -> int:
+        """Pictures of a grid times its steps."""
+        return self.config.sample_steps * grid_size(self.config, len(self.dataset.classes))
+
+    def sample(
+        self, path: Path, weights: Mapping[str, Tensor], *, on_step: Callable[[], None]
+    ) -> dict[str, float]:
         """Draw a grid: the same pictures every time, so that one sees them grow."""
         model = self._with(weights)
         request = GenerateRequest(
@@ -158,6 +166,7 @@ class DiffusionJob:
         names = [name for batch in batches for name in batch.names]
         columns = len(self.dataset.classes) if 1 < len(self.dataset.classes) <= 10 else None
         save_png(path, grid(pixels, columns, names or None), to_dict(request))
+        return {}
 
     def _with(self, weights: Mapping[str, Tensor]) -> Model:
         """A model of its own around other weights, which it shares."""

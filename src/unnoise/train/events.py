@@ -1,7 +1,7 @@
 """What a run reports while it works: small facts, for a progress line, a web page or a test to draw."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from unnoise.config.schema import TrainConfig
@@ -72,6 +72,8 @@ class Sampled:
 
     step: int
     path: Path
+    measured: Mapping[str, float] = field(default_factory=dict)
+    """What was measured on the way, by its name in the log."""
 
 
 @dataclass(frozen=True, kw_only=True)

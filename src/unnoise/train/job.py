@@ -37,7 +37,9 @@ class Losses:
     weight: Tensor | None = None
     """The mean of weight * loss over the global batch is minimised; None: 1."""
     parts: Mapping[str, Tensor] = field(default_factory=dict)
-    """For the log, in its means: name -> values."""
+    """For the log, in its means: name -> values, as loss/NAME."""
+    scores: Mapping[str, Tensor] = field(default_factory=dict)
+    """For the log, in its means, under their own names: what is no loss."""
     group: Tensor | None = None
     """int64: the log has a mean of `loss` for each group, as loss/NAME of `Job.groups`."""
     aside: Mapping[str, Tensor] = field(default_factory=dict)
@@ -89,6 +91,16 @@ class Job(Protocol[B]):
         """Write a usable model file with the average of this rate."""
         ...
 
-    def sample(self, path: Path, weights: Mapping[str, Tensor], *, on_step: Callable[[], None]) -> None:
-        """Draw a grid of pictures to a PNG, calling `on_step` now and then: it may raise to stop."""
+    @property
+    def sampled(self) -> int:
+        """Pictures times steps that `sample` puts through the network."""
+        ...
+
+    def sample(
+        self, path: Path, weights: Mapping[str, Tensor], *, on_step: Callable[[], None]
+    ) -> Mapping[str, float]:
+        """Draw a grid of pictures to a PNG, calling `on_step` now and then: it may raise to stop.
+
+        Returns what was measured on the way, for the log.
+        """
         ...

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unnoise import __version__, html
-from unnoise.config.load import to_yaml
+from unnoise.config.resolve import settings_yaml
 from unnoise.config.schema import TrainConfig
 from unnoise.model import write_atomically
 
@@ -62,7 +62,7 @@ def write_report(
             "Settings",
             html.paragraph("The same command on the same data repeats this run."),
             html.code(command),
-            html.code(to_yaml(config), summary="config.yaml, complete"),
+            html.code(settings_yaml(config), summary="config.yaml, complete"),
         ),
     )
     path = run / "report.html"

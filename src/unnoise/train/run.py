@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unnoise.config.load import differences, from_dict, from_yaml, read_text, to_dict, to_yaml
+from unnoise.config.load import differences, from_dict, from_yaml, read_text, to_dict
+from unnoise.config.resolve import settings_yaml
 from unnoise.config.schema import TrainConfig
 from unnoise.train import checkpoint
 from unnoise.train.events import Listener, Saved
@@ -113,7 +114,7 @@ def write_config(run: Path, config: TrainConfig) -> None:
     """Write config.yaml, atomically; nothing when it says the same already."""
     from unnoise.model import write_atomically
 
-    content = to_yaml(config).encode()
+    content = settings_yaml(config).encode()
     path = run / "config.yaml"
     if not path.exists() or path.read_bytes() != content:
         write_atomically(path, content)

@@ -97,6 +97,7 @@ def _table(losses: Losses, weight: Tensor) -> dict[str, Tensor]:
     if losses.group is not None:
         rows["group"] = losses.group
     rows |= {f"part.{name}": value for name, value in losses.parts.items()}
+    rows |= {f"score.{name}": value for name, value in losses.scores.items()}
     rows |= {f"aside.{name}": value for name, value in losses.aside.items()}
     return {name: value.detach().float() for name, value in rows.items()}
 
@@ -116,6 +117,8 @@ def _sums(seen: dict[str, Tensor], groups: Any) -> dict[str, tuple[float, int]]:
     for name, values in seen.items():
         if name.startswith("part."):
             sums[f"loss/{name.removeprefix('part.')}"] = (values.sum().item(), len(values))
+        if name.startswith("score."):
+            sums[name.removeprefix("score.")] = (values.sum().item(), len(values))
     return sums
 
 

@@ -1,0 +1,109 @@
+"""A trained classifier: its network, class names and settings, in memory and as one file."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from unnoise.config.load import FORMAT, from_dict, to_dict
+from unnoise.images import Pixels, to_images
+from unnoise.model import (
+    METADATA_KEY,
+    ModelInfo,
+    find_model,
+    put_weights,
+    read_header,
+    read_weights,
+    write_atomically,
+)
+from unnoise.networks.classifier import Classifier, ClassifierTaps
+from unnoise.networks.settings import ClassifierSettings
+
+KIND = "classifier"
+"""What the header of the file says that it holds."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClassifierModel:
+    """A network with the names of its classes, in the order of its logits."""
+
+    network: Classifier
+    info: ModelInfo = field(default_factory=ModelInfo)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names."""
+        return self.info.classes
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.network.head.weight.device
+
+    def to(self, device: str | torch.device) -> "ClassifierModel":
+        """The same classifier on another device (its network is moved, not copied)."""
+        self.network.to(device)
+        return self
+
+    @torch.no_grad()
+    def taps(self, pixels: Pixels, *, block: int = 256) -> ClassifierTaps:
+        """Logits and features of uint8 (N, H, W, C) pictures, C 1 or 3, on the CPU; `block` at a time."""
+        parts = []
+        for start in range(0, len(pixels), block):
+            images = to_images(pixels[start : start + block]).to(self.device)
+            parts.append(self.network.taps(images))
+        return ClassifierTaps(
+            logits=torch.cat([part.logits for part in parts]).cpu(),
+            pool=torch.cat([part.pool for part in parts]).cpu(),
+            spatial=torch.cat([part.spatial for part in parts]).cpu(),
+        )
+
+    def classify(self, pixels: Pixels) -> Tensor:
+        """The most likely class of each of uint8 (N, H, W, C) pictures: (N,) int64."""
+        return self.taps(pixels).logits.argmax(1)
+
+
+def build_classifier(settings: ClassifierSettings, info: ModelInfo) -> ClassifierModel:
+    """A classifier with fresh weights, drawn by torch's generator, from complete settings."""
+    if settings.classes != len(info.classes):
+        raise ValueError(
+            f"classifier.network.classes={settings.classes} does not fit {len(info.classes)} class names"
+        )
+    return ClassifierModel(Classifier(settings), info)
+
+
+def save_classifier(
+    path: Path | str, model: ClassifierModel, *, weights: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write one safetensors file, atomically. `weights` (such as an average) replaces the network's own."""
+    from unnoise import __version__
+
+    state = dict(weights if weights is not None else model.network.state_dict())
+    info = replace(model.info, version=model.info.version or __version__)
+    header = {"format": FORMAT, "kind": KIND, KIND: to_dict(model.network.settings), "info": to_dict(info)}
+    tensors = {key: value.detach().to("cpu").contiguous() for key, value in state.items()}
+    write_atomically(Path(path), to_bytes(tensors, metadata={METADATA_KEY: json.dumps(header)}))
+
+
+def load_classifier(path: Path | str, device: str | torch.device = "cpu") -> ClassifierModel:
+    """The classifier of a file, or of a run directory, ready to use in float32 whatever the file stores.
+
+    ValueError when the file holds something else.
+    """
+    path = find_model(Path(path))
+    header = read_header(path)
+    if header.get("kind") != KIND:
+        raise ValueError(
+            f"{path} is a diffusion model, not a classifier; train one with: unnoise train classifier-28"
+        )
+    settings = from_dict(ClassifierSettings, header.get(KIND, {}), where=str(path))
+    info = from_dict(ModelInfo, header.get("info", {}), where=str(path))
+    with torch.device("meta"):
+        model = build_classifier(settings, info)
+    state = {key: value.float() for key, value in read_weights(path).items()}
+    put_weights(model.network, state, path)
+    return model.to(device)

@@ -1,0 +1,214 @@
+"""Training a plain classifier: pictures moved, cut and enlarged at random in, cross-entropy out."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unnoise.classifier import build_classifier, save_classifier
+from unnoise.config.schema import ClassifierConfig, TrainConfig
+from unnoise.data import Dataset, open_data, order
+from unnoise.data.split import hold_out
+from unnoise.diffusion.noise import seeded_generator
+from unnoise.images import grid, save_png, to_images
+from unnoise.model import ModelInfo
+from unnoise.networks.classifier import Classifier
+from unnoise.networks.precision import compute_dtype
+from unnoise.train.job import Losses
+
+VALIDATED = 2000
+"""Pictures that a validation looks at, at most; the same ones every time."""
+SHOWN = 40
+"""Pictures on the sheet: those that the classifier gets wrong most confidently."""
+_BLOCK = 250
+
+
+@dataclass(frozen=True, eq=False)
+class ClassifierBatch:
+    """Pictures of a step as the network will see them. pixels: uint8 (B, H, W, C); label: (B,) int64."""
+
+    pixels: Tensor
+    label: Tensor
+    side: int
+    """Pixels that the pictures are enlarged to."""
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def take(self, rows: slice) -> "ClassifierBatch":
+        """Some of the rows."""
+        return replace(self, pixels=self.pixels[rows], label=self.label[rows])
+
+    def to(self, device: torch.device) -> "ClassifierBatch":
+        """On a device."""
+        return self._map(lambda value: value.to(device, non_blocking=True))
+
+    def pin(self) -> "ClassifierBatch":
+        """In page-locked memory."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "ClassifierBatch":
+        return replace(self, pixels=change(self.pixels), label=change(self.label))
+
+
+class ClassifierJob:
+    """One classifier learning one data set. Settings are complete (config.resolve)."""
+
+    groups = ()
+
+    def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
+        assert config.classifier is not None, "settings are resolved"
+        self.config, self.settings = config, config.classifier
+        self.dataset, self.validation, self._labels = _parts(config, self.settings, dataset)
+        self.identity = dataset.fingerprint
+        info = ModelInfo(
+            classes=dataset.classes,
+            preset=config.preset,
+            data={
+                "source": dataset.report.source,
+                "pictures": len(self.dataset),
+                "fingerprint": dataset.fingerprint,
+            },
+        )
+        first = seeded_generator(config.seed, "weights")
+        torch.manual_seed(int(torch.randint(2**62, (), generator=first)))
+        self.model = build_classifier(self.settings.network, info).to(device)
+        dtype = compute_dtype(config.precision, device)
+        self.model.network.compute_dtype = None if dtype == torch.float32 else dtype
+
+    @property
+    def network(self) -> nn.Module:
+        """The classifier."""
+        return self.model.network
+
+    def draw(self, step: int, positions: range) -> ClassifierBatch:
+        """The pictures at these positions of the global batch, moved and mirrored by position alone."""
+        settings = self.settings
+        places = np.arange(positions.start, positions.stop) + step * self.config.batch_size
+        batch = self.dataset.batch(step, places)
+        assert batch.label is not None
+        own = batch.pixels.shape[1]
+        side = _side(self.config.seed, step, settings.sizes) or own
+        bits = order.draws(self.config.seed, "shift", places)
+        pixels = windows(batch.pixels.numpy(), min(side, own), settings.shift, bits)
+        return ClassifierBatch(torch.from_numpy(pixels), batch.label, side)
+
+    def losses(self, network: nn.Module, batch: ClassifierBatch) -> Losses:
+        """Cross-entropy, with the share of right answers."""
+        logits = network(enlarged(to_images(batch.pixels), batch.side)).float()
+        loss = F.cross_entropy(
+            logits, batch.label, label_smoothing=self.settings.label_smoothing, reduction="none"
+        )
+        return Losses(loss, scores={"accuracy": (logits.argmax(1) == batch.label).float()})
+
+    def observe(self, aside: Mapping[str, Tensor]) -> None:
+        """Nothing is learned besides the weights."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Nothing besides the weights."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Nothing to take back."""
+
+    def save(self, path: Path, weights: Mapping[str, Tensor], *, step: int, rate: float) -> None:
+        """Write a model file."""
+        info = replace(self.model.info, step=step, ema_rate=rate)
+        save_classifier(path, replace(self.model, info=info), weights=weights)
+
+    @property
+    def sampled(self) -> int:
+        """Pictures of a validation."""
+        return min(VALIDATED, len(self.validation))
+
+    def sample(
+        self, path: Path, weights: Mapping[str, Tensor], *, on_step: Callable[[], None]
+    ) -> dict[str, float]:
+        """Validate on pictures held out, and draw a sheet of those that it gets wrong most confidently."""
+        network = self._with(weights)
+        chosen = order.pictures(self.config.seed, len(self.validation), np.arange(self.sampled))
+        logits = []
+        for start in range(0, len(chosen), _BLOCK):
+            on_step()
+            pixels = self.validation.take(chosen[start : start + _BLOCK]).pixels
+            with torch.no_grad():
+                logits.append(network(to_images(pixels).to(self.model.device)).float().cpu())
+        said, label = torch.cat(logits).softmax(1), torch.from_numpy(self._labels[chosen])
+        right = said.argmax(1) == label
+        worst = torch.argsort(said.amax(1) - right.float(), descending=True, stable=True)[:SHOWN]
+        names = [self.model.classes[k] for k in said.argmax(1)[worst].tolist()]
+        pixels = self.validation.take(chosen[worst.numpy()]).pixels
+        save_png(path, grid(pixels, 10, [f"{name}?" for name in names]), {})
+        loss = F.nll_loss(said.clamp(min=1e-12).log(), label)
+        return {"validation/accuracy": right.float().mean().item(), "validation/loss": loss.item()}
+
+    def _with(self, weights: Mapping[str, Tensor]) -> Classifier:
+        """A network of its own around other weights, which it shares."""
+        with torch.device("meta"):
+            network = Classifier(self.settings.network)
+        network.load_state_dict(dict(weights), assign=True)
+        network.eval().requires_grad_(False)
+        network.compute_dtype = self.model.network.compute_dtype
+        return network
+
+
+def windows(pixels: np.ndarray, side: int, shift: int, bits: np.ndarray) -> np.ndarray:
+    """A square of every picture, at a place that its random bits choose.
+
+    pixels: uint8 (B, H, W, C), H = W, padded by `shift` on every side by repeating its edges; bits: (B,)
+    uint64; returns (B, side, side, C).
+    """
+    if not shift and side == pixels.shape[1]:
+        return pixels
+    padded = np.pad(pixels, ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode="edge")
+    places = np.uint64(padded.shape[1] - side + 1)
+    top = (bits & np.uint64(0xFFFFFFFF)) % places
+    left = (bits >> np.uint64(32)) % places
+    along = np.arange(side)
+    rows = top.astype(np.int64)[:, None] + along
+    columns = left.astype(np.int64)[:, None] + along
+    picture = np.arange(len(pixels))[:, None, None]
+    return np.ascontiguousarray(padded[picture, rows[:, :, None], columns[:, None, :]])
+
+
+def enlarged(images: Tensor, side: int) -> Tensor:
+    """Pictures (B, C, H, W) at another side, bilinear with antialiasing; the same where it is theirs."""
+    if images.shape[-1] == side:
+        return images
+    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+
+
+def _side(seed: int, step: int, sizes: tuple[int, ...]) -> int | None:
+    """The side of a step's batch, None for the pictures' own."""
+    if not sizes:
+        return None
+    bits = order.draws(seed, "side", np.array([step]))[0]
+    return sizes[int(bits % np.uint64(len(sizes)))]
+
+
+def _parts(
+    config: TrainConfig, settings: ClassifierConfig, dataset: Dataset
+) -> tuple[Dataset, Dataset, np.ndarray]:
+    """Pictures to learn from, to validate on, and the latters' labels among the former's classes."""
+    if not settings.validation:
+        dataset, held_out = hold_out(dataset, settings.held_out)
+        assert held_out.labels is not None
+        return dataset, held_out, held_out.labels
+    data = replace(config.data, source=settings.validation, flip=False, crop="center")
+    other = open_data(data, seed=config.seed)
+    if other.labels is None:
+        raise ValueError(
+            f"classifier.validation={settings.validation} has no labels; name data that have, or leave it out"
+        )
+    unknown = [name for name in other.classes if name not in dataset.classes]
+    if unknown:
+        raise ValueError(
+            f"classifier.validation={settings.validation} has class {unknown[0]!r}, which the training data "
+            "lack; name data of the same classes, or leave it out"
+        )
+    place = np.array([dataset.classes.index(name) for name in other.classes], np.int64)
+    return dataset, other, place[other.labels]
