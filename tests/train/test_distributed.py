@@ -24,6 +24,7 @@ SETTINGS: dict[str, Any] = {
     "batch_size": 7,
     "micro_batch": 2,
     "steps": 8,
+    "sample_every": 8,
 }
 
 

@@ -10,7 +10,14 @@ from tests.train.tiny import assert_same_run, changed, tiny_config, tiny_run
 from unnoise.config.load import read_config
 from unnoise.config.schema import TrainConfig
 from unnoise.train import estimate, memory
-from unnoise.train.estimate import Cost, fitting_micro_batch, measure, steps_within, worth_compiling
+from unnoise.train.estimate import (
+    Cost,
+    fit_memory,
+    fitting_micro_batch,
+    measure,
+    steps_within,
+    worth_compiling,
+)
 from unnoise.train.events import Measured
 from unnoise.train.loop import grid_due, save_due
 
@@ -43,7 +50,7 @@ def test_minutes_set_the_steps_once(tmp_path: Path) -> None:
 def test_steps_within_leaves_time_for_grids_and_checkpoints(sample_every: int, save_every: int) -> None:
     config = tiny_config(sample_every=sample_every, save_every=save_every, sample_steps=20)
     cost = Cost(seconds=0.25, memory=0)
-    steps = steps_within(100.0, cost, config, pictures=24)
+    steps = steps_within(100.0, cost, config, passes=20 * 24)
     plan = changed(config, steps=steps)
 
     def seconds(plan: TrainConfig) -> float:
@@ -52,7 +59,7 @@ def test_steps_within_leaves_time_for_grids_and_checkpoints(sample_every: int, s
         return plan.steps * 0.25 + grids * 20 * 24 * 0.25 / 24 + saves * 0.1
 
     assert seconds(plan) <= 97.0 < seconds(changed(plan, steps=steps + 8))
-    assert steps_within(0.0, cost, config, pictures=24) == 1
+    assert steps_within(0.0, cost, config, passes=20 * 24) == 1
 
 
 def test_grids_follow_powers_of_two_and_the_last_step() -> None:
@@ -71,6 +78,25 @@ def test_the_micro_batch_fits_into_the_memory_that_is_free(monkeypatch: pytest.M
     assert chosen[0] == 1 and chosen[-1] == 8 and chosen == sorted(chosen)
     monkeypatch.setattr(memory, "available", lambda device: None)
     assert fitting_micro_batch(state.job, config) == 8
+
+
+@pytest.mark.parametrize("asked, room, found", [(None, 8, 8), (None, 2, 2), (None, 0, None), (3, 2, None)])
+def test_a_gpu_that_is_full_halves_the_micro_batch(
+    monkeypatch: pytest.MonkeyPatch, asked: int | None, room: int, found: int | None
+) -> None:
+    def measure(job: object, network: object, config: TrainConfig, **_: object) -> Cost:
+        if config.micro_batch > room:
+            raise torch.OutOfMemoryError
+        return Cost(1.0, 0)
+
+    state, config = state_of(tiny_config(micro_batch=asked))
+    monkeypatch.setattr(estimate, "measure", measure)
+    if found is None:
+        with pytest.raises(ValueError, match=f"micro_batch={asked or 1} does not fit into the GPU's memory"):
+            fit_memory(state.job, state.network, config, budget=0.0, on_step=lambda: None)
+    else:
+        fitted, _ = fit_memory(state.job, state.network, config, budget=0.0, on_step=lambda: None)
+        assert fitted.micro_batch == found
 
 
 def test_compiling_must_repay_itself(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """A run as its owner sees it: stopped, continued, changed, refused."""
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,21 @@ def test_a_run_cut_off_anywhere_ends_in_the_same_bits(tmp_path: Path, finished: 
     assert started.step == (step - 1) // 4 * 4
     assert_same_run(tmp_path, finished)
     assert learned(tmp_path) == learned(finished)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_low_precision_learns_and_continues_to_the_bit(tmp_path: Path, precision: str) -> None:
+    config = tiny_config(precision=precision, steps=8)
+    with pytest.raises(Stop):
+        tiny_run(tmp_path / "cut", config, on_event=stop_at(6))
+    tiny_run(tmp_path / "cut", config)
+    tiny_run(tmp_path / "whole", config)
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+    assert learned(tmp_path / "cut") == learned(tmp_path / "whole")
+    assert ("loss_scale" in lines(tmp_path / "whole")[0]) == (precision == "float16")
+    assert all(
+        torch.isfinite(w).all() and w.dtype == torch.float32 for w in weights(tmp_path / "cut").values()
+    )
 
 
 def test_a_finished_run_does_nothing_but_mend_its_model_file(tmp_path: Path, finished: Path) -> None:
@@ -186,6 +203,29 @@ def test_checkpoints_without_settings_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").unlink()
     with pytest.raises(ValueError, match="holds checkpoints but no config.yaml"):
         tiny_run(tmp_path, tiny_config(steps=4))
+
+
+def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(
+    tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = checkpoint._write_tensors
+
+    def full(path: Path, tensors: Any) -> Any:
+        if "00000008" in str(path) and path.name.startswith("optimizer"):
+            path.write_bytes(b"half of it")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, tensors)
+
+    monkeypatch.setattr(checkpoint, "_write_tensors", full)
+    with pytest.raises(
+        OSError, match="No space left on device while writing the checkpoint of step 8"
+    ) as caught:
+        tiny_run(tmp_path)
+    assert caught.value.errno == errno.ENOSPC
+    assert os.listdir(tmp_path / "checkpoints") == ["step-00000004"]
+    monkeypatch.undo()
+    tiny_run(tmp_path)
+    assert_same_run(tmp_path, finished)
 
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.train.tiny import assert_same_run, tiny_config, tiny_run
+from unnoise.train.diffusion import DiffusionJob
 from unnoise.train.events import Sampled, Saved, StepDone
 from unnoise.train.signals import Interruption
 
@@ -63,6 +64,20 @@ def test_a_signal_in_a_grid_gives_the_grid_up_until_the_run_continues(
     monkeypatch.setattr(diffusion, "generate", original)
     _, events = tiny_run(tmp_path, config)
     assert [e.step for e in events if isinstance(e, Sampled)] == [1, 2, 4, 8, 12]
+
+
+def test_a_signal_before_the_first_step_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    observe = DiffusionJob.observe
+
+    def interrupted(self: Any, aside: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        observe(self, aside)
+
+    monkeypatch.setattr(DiffusionJob, "observe", interrupted)
+    result, events = tiny_run(tmp_path)
+    assert result.stopped == "SIGTERM" and result.exit_status == 143 and result.steps == 0
+    assert result.message == "stopped by SIGTERM before the first step"
+    assert not any(isinstance(e, StepDone) for e in events) and not (tmp_path / "config.yaml").exists()
 
 
 def test_in_a_thread_signals_are_not_caught() -> None:

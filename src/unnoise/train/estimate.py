@@ -3,6 +3,7 @@
 import shutil
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,7 +37,14 @@ class Cost:
     """Peak bytes."""
 
 
-def measure(job: Job[Any], network: nn.Module, config: TrainConfig, *, budget: float = 0.0) -> Cost:
+def measure(
+    job: Job[Any],
+    network: nn.Module,
+    config: TrainConfig,
+    *,
+    budget: float = 0.0,
+    on_step: Callable[[], None] = lambda: None,
+) -> Cost:
     """Make two real steps, or more within `budget` seconds, and put everything back as it was.
 
     The first warms up; the others' median counts. The optimiser, averages and loss scale are throw-away ones.
@@ -57,6 +65,7 @@ def measure(job: Job[Any], network: nn.Module, config: TrainConfig, *, budget: f
             started = time.perf_counter()
             take_step(state, network, batch, config)
             _synchronize(device)
+            on_step()
             times.append(distributed.largest(time.perf_counter() - started, device))
             if len(times) == 2:
                 count = 2 + min(10, int(budget / times[1]))
@@ -72,6 +81,28 @@ def _synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def fit_memory(
+    job: Job[Any], network: nn.Module, config: TrainConfig, *, budget: float, on_step: Callable[[], None]
+) -> tuple[TrainConfig, Cost]:
+    """Settings with a micro-batch, the largest that fits where they leave it open, and what a step costs."""
+    if config.micro_batch is not None:
+        tries = [config]
+    else:
+        size = fitting_micro_batch(job, config)
+        # Several processes would have to fail together to try again together.
+        count = size.bit_length() if distributed.world() == 1 else 1
+        tries = [replace(config, micro_batch=-(-size // 2**k)) for k in range(count)]
+    for attempt in tries:
+        try:
+            return attempt, measure(job, network, attempt, budget=budget, on_step=on_step)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+    raise ValueError(
+        f"micro_batch={tries[-1].micro_batch} does not fit into the GPU's memory; use a smaller one, a "
+        "smaller network, or model.network.checkpoint=true"
+    )
 
 
 def fitting_micro_batch(job: Job[Any], config: TrainConfig) -> int:
@@ -115,12 +146,14 @@ def worth_compiling(seconds: float, device: torch.device) -> bool:
     return seconds * COMPILE_GAIN > 2 * cost
 
 
-def steps_within(seconds: float, cost: Cost, config: TrainConfig, *, pictures: int) -> int:
-    """Steps that fit into this time with their grids of so many `pictures` and their checkpoints; at least 1.
+def steps_within(seconds: float, cost: Cost, config: TrainConfig, *, passes: int) -> int:
+    """Steps that fit into this time with their grids and their checkpoints; at least 1.
+
+    passes: how often a grid puts a picture through the network (`Job.sampled`).
 
     A forward pass is taken for a third of a training step, a checkpoint for a tenth of a second.
     """
-    grid = config.sample_steps * pictures * cost.seconds / (3 * config.batch_size)
+    grid = passes * cost.seconds / (3 * config.batch_size)
 
     def total(steps: int) -> float:
         plan = replace(config, steps=steps)

@@ -13,7 +13,7 @@ from unnoise.train import checkpoint, memory
 from unnoise.train.events import Listener, Sampled, Skipped, StepDone, TrainResult
 from unnoise.train.prefetch import ahead
 from unnoise.train.run import RunDirectory, checkpoints
-from unnoise.train.signals import Interruption
+from unnoise.train.signals import Interrupted, Interruption
 from unnoise.train.state import Means, TrainState
 from unnoise.train.step import Outcome, take_step
 
@@ -161,25 +161,18 @@ def _line(state: TrainState, outcome: Outcome, meter: Meter) -> dict[str, float 
     }
 
 
-class _Interrupted(Exception):
-    pass
-
-
 def _sample(state: TrainState, run: RunDirectory, on_event: Listener, interruption: Interruption) -> None:
     """A grid from the first average, given up when a signal comes."""
-
-    def look() -> None:
-        if interruption:
-            raise _Interrupted
-
     path = run.grid_path(state.step)
     path.parent.mkdir(exist_ok=True)
     try:
-        state.job.sample(path, state.ema.weights(), on_step=look)
-    except _Interrupted:
+        measured = state.job.sample(path, state.ema.weights(), on_step=interruption.check)
+    except Interrupted:
         return
     run.events.picture(state.step, "samples", path)
-    on_event(Sampled(step=state.step, path=path))
+    if measured:
+        run.log(state.step, dict(measured))
+    on_event(Sampled(step=state.step, path=path, measured=measured))
 
 
 def _diverged(state: TrainState, outcome: Outcome, run: RunDirectory | None) -> TrainResult:

@@ -6,6 +6,10 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
+class Interrupted(Exception):
+    """A signal came before the first step: there is nothing to save."""
+
+
 class Interruption:
     """While open, remembers the first SIGINT or SIGTERM instead of dying of it; later ones change nothing.
 
@@ -35,6 +39,11 @@ class Interruption:
     def name(self) -> str | None:
         """Name of the signal that came first, such as "SIGINT"."""
         return signal.Signals(self.number).name if self.number else None
+
+    def check(self) -> None:
+        """Raise Interrupted when a signal has come."""
+        if self:
+            raise Interrupted
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.number = self.number or number

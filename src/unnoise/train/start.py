@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -19,13 +19,15 @@ from unnoise.data import Dataset, open_data
 from unnoise.networks.precision import compute_dtype
 from unnoise.train import checkpoint, estimate
 from unnoise.train.check import check
-from unnoise.train.diffusion import DiffusionJob, grid_size
+from unnoise.train.classifier import ClassifierJob
+from unnoise.train.diffusion import DiffusionJob
 from unnoise.train.events import DataFound, Listener, Measured, Note, Started, TrainResult, ignore
+from unnoise.train.job import Job
 from unnoise.train.lock import locked
 from unnoise.train.loop import fit
 from unnoise.train.run import RunDirectory, checkpoints, continued, stored_config, write_config
-from unnoise.train.signals import Interruption
-from unnoise.train.state import new_state
+from unnoise.train.signals import Interrupted, Interruption
+from unnoise.train.state import TrainState, new_state
 
 
 def train(
@@ -35,7 +37,7 @@ def train(
     dataset: Dataset | None = None,
     on_event: Listener = ignore,
 ) -> TrainResult:
-    """Train a diffusion model in the run directory `out`; a run that is there already continues.
+    """Train a model in the run directory `out`; a run that is there already continues.
 
     `dataset` replaces the one that `config.data` names. Under torchrun every process calls this alike and the
     first one writes and reports. ValueError for settings that cannot work, contradict the data or differ from
@@ -46,10 +48,8 @@ def train(
     out = Path(out)
     with contextlib.ExitStack() as stack:
         device = stack.enter_context(distributed.processes(config.device))
-        main = distributed.is_main()
-        on_event = on_event if main else ignore
+        on_event = on_event if distributed.is_main() else ignore
         check(config, processes=distributed.world())
-        interruption = stack.enter_context(Interruption())
         stack.enter_context(_repeatable(device))
         stored = _claim(stack, out, device)
         dataset = dataset or open_data(data_config(config), seed=config.seed)
@@ -61,18 +61,24 @@ def train(
         )
         if stored:
             config = continued(out, stored, config)
-        job = DiffusionJob(config, dataset, device)
+        kind = ClassifierJob if config.kind == "classifier" else DiffusionJob
+        job = kind(config, dataset, device)
         network = _ready(job.network, config)
+        interruption = stack.enter_context(Interruption())
         if not stored:
-            config, network = _settle(job, network, config, began, device, on_event)
-        state = new_state(job, config)
-        found = distributed.on_main(lambda: _newest(out), device)
-        if found:
-            state.restore(checkpoint.load(Path(found)))
-        distributed.on_main(lambda: write_config(out, config), device)
-        run = RunDirectory(out, config, step=state.step) if main else None
-        if run:
-            stack.callback(run.close)
+            try:
+                config, network = _settle(job, network, config, began, device, on_event, interruption)
+            except Interrupted:
+                message = f"stopped by {interruption.name} before the first step"
+                return TrainResult(
+                    steps=0,
+                    skipped=0,
+                    model_path=None,
+                    stopped=interruption.name,
+                    seconds=0.0,
+                    message=message,
+                )
+        run, state = _resume(stack, job, config, out, device)
         on_event(
             Started(
                 run=out,
@@ -84,6 +90,22 @@ def train(
             )
         )
         return fit(state, network, config, run, on_event, interruption)
+
+
+def _resume(
+    stack: contextlib.ExitStack, job: Job[Any], config: TrainConfig, out: Path, device: torch.device
+) -> tuple[RunDirectory | None, TrainState]:
+    """The state of the newest checkpoint, or of step 0, and in the first process the files of the run."""
+    state = new_state(job, config)
+    found = distributed.on_main(lambda: _newest(out), device)
+    if found:
+        state.restore(checkpoint.load(Path(found)))
+    distributed.on_main(lambda: write_config(out, config), device)
+    if not distributed.is_main():
+        return None, state
+    run = RunDirectory(out, config, step=state.step)
+    stack.callback(run.close)
+    return run, state
 
 
 def _claim(stack: contextlib.ExitStack, out: Path, device: torch.device) -> TrainConfig | None:
@@ -108,33 +130,35 @@ def _newest(out: Path) -> str | None:
 
 
 def _settle(
-    job: DiffusionJob,
+    job: Job[Any],
     network: nn.Module,
     config: TrainConfig,
     began: float,
     device: torch.device,
     on_event: Listener,
+    interruption: Interruption,
 ) -> tuple[TrainConfig, nn.Module]:
     """Decide what was left open: micro-batch, compiling, the steps that fit into the minutes."""
-    if config.micro_batch is None:
-        config = replace(config, micro_batch=estimate.fitting_micro_batch(job, config))
     total = None if config.minutes is None else 60 * config.minutes
-    cost = estimate.measure(job, network, config, budget=0.02 * total if total else 0.0)
+    # A signal can end this at once where no other process waits for our gradients.
+    on_step = interruption.check if distributed.world() == 1 else lambda: None
+    config, cost = estimate.fit_memory(
+        job, network, config, budget=0.02 * total if total else 0.0, on_step=on_step
+    )
     if config.compile == "auto":
         left = config.steps * cost.seconds if total is None else total
         config = replace(config, compile="on" if estimate.worth_compiling(left, device) else "off")
         if config.compile == "on":
             try:
                 compiled = _ready(job.network, config)
-                cost, network = estimate.measure(job, compiled, config), compiled
+                cost, network = estimate.measure(job, compiled, config, on_step=on_step), compiled
             except RuntimeError as error:  # the compiler's own complaints
                 config = replace(config, compile="off")
                 reason = str(error).strip().partition("\n")[0]
                 on_event(Note(text=f"torch.compile does not work here, going on without it ({reason})"))
     if total is not None:
         left = distributed.largest(time.perf_counter() - began, device)
-        pictures = grid_size(config, len(job.dataset.classes))
-        steps = estimate.steps_within(total - left, cost, config, pictures=pictures)
+        steps = estimate.steps_within(total - left, cost, config, passes=job.sampled)
         config = replace(config, steps=steps)
     on_event(
         Measured(
