@@ -11,13 +11,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def is_channels_last(x: Tensor) -> bool:
+    """Whether the channels of (B, C, H, W) lie together in memory."""
+    return x.is_contiguous(memory_format=torch.channels_last)
+
+
 class Conv2d(nn.Conv2d):
-    """A 2-d convolution in the type of its input."""
+    """A 2-d convolution in the type and memory layout of its input."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, H', W'), of the type of x."""
+        layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+        weight = self.weight.to(x.dtype, memory_format=layout)
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        return self._conv_forward(x, self.weight.to(x.dtype), bias)
+        if self.kernel_size == (1, 1) and x.device.type == "cpu" and is_channels_last(x):
+            # As a convolution it would take PyTorch's slow path in float32 (docs/speed.md).
+            return F.linear(x.permute(0, 2, 3, 1), weight[:, :, 0, 0], bias).permute(0, 3, 1, 2)
+        return self._conv_forward(x, weight, bias)
 
 
 class Linear(nn.Linear):

@@ -10,7 +10,7 @@ from unnoise.networks.unet import UNet
 
 
 def to_half_torso(network: UNet, dtype: torch.dtype = torch.float16) -> UNet:
-    """ADM's half-precision layout, in place: the convolutions of all blocks and the activations between.
+    """ADM's half-precision layout, in place: convolutions of all blocks, and activations between.
 
     Norms, time and class embeddings, projections of them and the final layers stay float32, as in the original.
     """

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from unnoise.networks.attention import SelfAttention
 from unnoise.networks.embeddings import timestep_embedding
 from unnoise.networks.layers import Conv2d, Linear, residual, zeroed
-from unnoise.networks.norm import GroupNorm, norm_silu
+from unnoise.networks.norm import GroupNorm, best_layout, norm_silu
 from unnoise.networks.settings import UNetSettings
 
 
@@ -117,6 +117,7 @@ class UNet(nn.Module):
             nn.SiLU(),
             zeroed(Conv2d(first, settings.out_channels * settings.patch**2, 3, padding=1)),
         )
+        self.to(memory_format=torch.channels_last)  # or every step would re-order the weights of every layer
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
         """x: (B, C, H, W), t: (B,) as the schedule tells it -> (B, out_channels, H, W) of the type of x."""
@@ -125,6 +126,7 @@ class UNet(nn.Module):
         h = self.join(x, None if cond is None else cond.concat).to(self.compute_dtype or dtype)
         if self.settings.patch > 1:
             h = F.pixel_unshuffle(h, self.settings.patch)
+        h = h.contiguous(memory_format=best_layout(h))
         kept = []
         for block in self.input_blocks:
             h = self.apply_block(block, h, emb)
