@@ -106,7 +106,9 @@ def principal_directions(x: Tensor, rank: int) -> Tensor:
 
 
 def _argmin(values: Tensor) -> Tensor:
-    """Index of the smallest of each row but for the last columns % CHUNK; far faster on a CPU than `argmin`."""
+    """Index of the smallest of each row but for the last columns % CHUNK; far faster on a CPU than
+    `argmin`.
+    """
     whole = values.shape[1] - values.shape[1] % CHUNK
     if whole == 0:
         return values.argmin(1)

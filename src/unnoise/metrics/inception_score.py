@@ -14,11 +14,17 @@ from unnoise.metrics.distances import blocks
 from unnoise.metrics.statistics import as_matrix
 
 
-def _split_score(probs: Tensor) -> float:
-    """exp(mean KL(p(y|x) || p(y))); 0 log 0 = 0, where ADM's own evaluator gives NaN."""
+def split_score(probs: Tensor, weights: Tensor | None = None) -> float:
+    """exp(mean KL(p(y|x) || p(y))) of (N, classes), pictures counted `weights` (N,) times.
+
+    The mean KL is that of sum p log p minus sum m log m of the mean m. 0 log 0 = 0, where ADM's evaluator
+    gives NaN.
+    """
     p = probs.double()
-    marginal = p.mean(0, keepdim=True)
-    return float((torch.special.xlogy(p, p) - torch.special.xlogy(p, marginal)).sum(1).mean().exp())
+    w = p.new_full((len(p),), 1 / len(p)) if weights is None else (weights / weights.sum()).to(p)
+    marginal = w @ p
+    certainty = w @ torch.special.xlogy(p, p).sum(1)
+    return float((certainty - torch.special.xlogy(marginal, marginal).sum()).exp())
 
 
 def inception_score(*, fake: Tensor, split: int = 5000) -> float:
@@ -28,7 +34,7 @@ def inception_score(*, fake: Tensor, split: int = 5000) -> float:
     published numbers. An incomplete last split counts as much as a full one. From 1 to the number of classes.
     """
     probs = as_matrix(fake, "probabilities")
-    return float(np.mean([_split_score(probs[rows]) for rows in blocks(len(probs), split)]))
+    return float(np.mean([split_score(probs[rows]) for rows in blocks(len(probs), split)]))
 
 
 @dataclass(frozen=True)
@@ -50,5 +56,5 @@ def inception_score_fidelity(*, fake: Tensor, splits: int = 10, seed: int = 2020
     if n < splits:
         raise ValueError(f"{n} pictures cannot make {splits} splits; use at least {splits} pictures")
     shuffled = probs[torch.from_numpy(np.random.RandomState(seed).permutation(n))]
-    scores = [_split_score(shuffled[i * n // splits : (i + 1) * n // splits]) for i in range(splits)]
+    scores = [split_score(shuffled[i * n // splits : (i + 1) * n // splits]) for i in range(splits)]
     return FidelityScore(float(np.mean(scores)), float(np.std(scores)))

@@ -1,0 +1,140 @@
+"""Standard errors of every metric over redrawn samples: the bootstrap (Efron 1979), the reference held fixed.
+
+An interval is value +- 1.96 standard errors. Percentiles of the replicates would be wrong for distances:
+redrawing with repeats adds the same bias again that a finite number of samples has already, so replicates lie
+above the value; their spread is right.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from unnoise.metrics.distances import blocks
+from unnoise.metrics.frechet import lower_factor
+from unnoise.metrics.inception_score import split_score
+from unnoise.metrics.kernel import polynomial_kernel
+from unnoise.metrics.statistics import Gaussian, as_matrix
+
+Z = 1.959963984540054
+GROUPS = 20
+"""Parts that are redrawn as wholes where there are more samples than dimensions."""
+KERNEL_SAMPLES = 2000
+
+
+def interval(
+    value: float, error: float, *, low: float = -math.inf, high: float = math.inf
+) -> tuple[float, float]:
+    """The 95 % interval value +- 1.96 error, within what the metric can be."""
+    return max(low, value - Z * error), min(high, value + Z * error)
+
+
+def _spread(values: list[float]) -> float:
+    return float(torch.tensor(values, dtype=torch.float64).std()) if len(values) > 1 else 0.0
+
+
+def _counts(n: int, replicates: int, seed: int) -> Tensor:
+    """How often each of n is drawn in each replicate, (replicates, n) float64."""
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.zeros(replicates, n, dtype=torch.float64)
+    for row in counts:
+        row.index_add_(0, torch.randint(n, (n,), generator=generator), torch.ones(n, dtype=torch.float64))
+    return counts
+
+
+def mean_error(values: Tensor) -> float:
+    """Standard error of the mean of one number a picture: what the bootstrap converges to, in closed form."""
+    x = values.double()
+    return float(x.var(unbiased=False).sqrt() / math.sqrt(len(x)))
+
+
+def score_error(probs: Tensor, *, split: int = 5000, replicates: int = 100, seed: int = 0) -> float:
+    """Of the Inception Score; splits are redrawn within themselves. probs: (N, classes)."""
+    p = as_matrix(probs, "probabilities")
+    parts = [p[rows] for rows in blocks(len(p), split)]
+    draws = [_counts(len(part), replicates, seed + i) for i, part in enumerate(parts)]
+    return _spread(
+        [
+            sum(split_score(part, d[r]) for part, d in zip(parts, draws, strict=True)) / len(parts)
+            for r in range(replicates)
+        ]
+    )
+
+
+def frechet_error(
+    *, real: Gaussian, fake: Tensor, replicates: int = 100, seed: int = 0, groups: int = GROUPS
+) -> float:
+    """Of the Frechet distance to fixed reference statistics. fake: (N, D).
+
+    With N <= D pictures are redrawn one by one, and the roots come from a Gram matrix of those drawn. With
+    more, `groups` random parts are redrawn as wholes (their scatter is summed once), at most `groups`
+    replicates.
+    """
+    x = as_matrix(fake).double().cpu()
+    gap = x - real.mean
+    projected = gap @ lower_factor(real.covariance)
+    if len(x) <= x.shape[1]:
+        return _spread(
+            [_distance_of_drawn(gap, projected, real, w) for w in _counts(len(x), replicates, seed)]
+        )
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    parts = list(order.tensor_split(min(groups, len(x) // 2)))
+    sums = [(len(i), gap[i].sum(0), gap[i].square().sum(), projected[i]) for i in parts]
+    scatters = [z.T @ z for *_, z in sums]
+    values = []
+    for w in _counts(len(parts), min(replicates, groups), seed):
+        n = sum(float(w[i]) * sums[i][0] for i in range(len(parts)))
+        mean = torch.stack([w[i] * sums[i][1] for i in range(len(parts))]).sum(0) / n
+        trace = (sum(float(w[i] * sums[i][2]) for i in range(len(parts))) - n * float(mean @ mean)) / (n - 1)
+        projected_mean = torch.stack([w[i] * sums[i][3].sum(0) for i in range(len(parts))]).sum(0) / n
+        scatter = torch.zeros_like(scatters[0])
+        for i, s in enumerate(scatters):
+            if w[i]:
+                scatter.add_(s, alpha=float(w[i]))
+        scatter.addr_(projected_mean, projected_mean, alpha=-n)
+        values.append(_assemble(mean, trace, real, scatter / (n - 1)))
+    return _spread(values)
+
+
+def _distance_of_drawn(gap: Tensor, projected: Tensor, real: Gaussian, weights: Tensor) -> float:
+    drawn = weights > 0
+    w, g, z = weights[drawn], gap[drawn], projected[drawn]
+    n = float(w.sum())
+    mean = (w[:, None] * g).sum(0) / n
+    trace = (float((w * g.square().sum(1)).sum()) - n * float(mean @ mean)) / (n - 1)
+    centred = (z - (w[:, None] * z).sum(0) / n) * (w / (n - 1)).sqrt()[:, None]
+    return _assemble(mean, trace, real, centred @ centred.T)
+
+
+def _assemble(gap: Tensor, trace: float, real: Gaussian, product: Tensor) -> float:
+    roots = torch.linalg.eigvalsh(product).clamp_min(0).sqrt().sum()
+    return float(gap @ gap) + trace + float(real.covariance.trace()) - 2 * float(roots)
+
+
+def kernel_error(*, real: Tensor, fake: Tensor, replicates: int = 100, seed: int = 0) -> float:
+    """Of the unbiased kernel distance; pairs of one picture with itself never count. real, fake: (N, D).
+
+    Measured on at most 2,000 pictures a side and scaled by the root of their number.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    b = as_matrix(fake)
+    a = as_matrix(real)
+    chosen = b[torch.randperm(len(b), generator=generator)[:KERNEL_SAMPLES]]
+    others = a[torch.randperm(len(a), generator=generator)[:KERNEL_SAMPLES]]
+    within = polynomial_kernel(chosen, chosen)
+    within.fill_diagonal_(0)
+    across = polynomial_kernel(others, chosen).mean(0)
+    values = []
+    for w in _counts(len(chosen), replicates, seed).to(within.device):
+        pairs = float(w.sum() ** 2 - w.square().sum())
+        values.append(float(w @ within @ w) / pairs - 2 * float(across @ w) / float(w.sum()))
+    return _spread(values) * math.sqrt(len(chosen) / len(b))
+
+
+def bootstrap_error(
+    statistic: Callable[[Tensor], float], n: int, *, replicates: int = 100, seed: int = 0
+) -> float:
+    """Of any statistic of redrawn row indices (n,) int64."""
+    generator = torch.Generator().manual_seed(seed)
+    return _spread([statistic(torch.randint(n, (n,), generator=generator)) for _ in range(replicates)])

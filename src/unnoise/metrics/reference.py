@@ -1,0 +1,151 @@
+"""Reference files in ADM's form: mu, sigma (pool_3), mu_s, sigma_s (spatial) over a whole data set, and
+pictures for the rest.
+
+OpenAI's own files are read as they are. Ours add which network made them, which a reader checks.
+"""
+
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unnoise.images import written_aside
+from unnoise.metrics.features import PUBLISHED_INCEPTION, FeatureNetwork, Features
+from unnoise.metrics.sources import Pictures
+from unnoise.metrics.statistics import Gaussian
+
+ARRAYS = ("mu", "sigma", "mu_s", "sigma_s")
+PICTURES = 10_000
+"""Kept for precision and recall, as in OpenAI's files."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Statistics of a whole data set, and what is known of single pictures."""
+
+    name: str
+    frechet: Gaussian
+    spatial: Gaussian | None
+    features: Features | None
+    """Of single pictures, when the file stores features."""
+    has_pictures: bool
+    """Whether arr_0 holds pictures."""
+    facts: dict[str, Any]
+
+
+def is_reference(spec: str) -> bool:
+    """Whether a path is an npz with mu and sigma."""
+    path = Path(spec)
+    if path.suffix != ".npz" or not path.is_file():
+        return False
+    try:
+        with zipfile.ZipFile(path) as file:
+            names = set(file.namelist())
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is damaged ({error}); make it again") from error
+    return {"mu.npy", "sigma.npy"} <= names
+
+
+def read_reference(spec: str, network: FeatureNetwork) -> Reference:
+    """A reference file, checked against the network that the samples will go through."""
+    path = Path(spec)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            content = {key: file[key] for key in file.files if key != "arr_0"}
+            has_pictures = "arr_0" in file.files
+    except ValueError as error:
+        raise ValueError(f"{path} holds pickled objects, which may run code; save plain arrays") from error
+    except (zipfile.BadZipFile, OSError, EOFError, KeyError) as error:
+        raise ValueError(f"{path} is damaged ({error}); make it again") from error
+    made_with = str(content.get("network", PUBLISHED_INCEPTION))
+    made_hash = str(content.get("weights_hash", ""))
+    if made_with != network.name or made_hash not in ("", network.weights_hash):
+        other = "" if made_with != network.name else " with other weights"
+        raise ValueError(
+            f"{path} was made with {made_with} features and the samples go through {network.name}{other}; "
+            "make it again with `unnoise reference`"
+        )
+    frechet = _gaussian(content, "mu", "sigma", path)
+    spatial = _gaussian(content, "mu_s", "sigma_s", path) if {"mu_s", "sigma_s"} <= content.keys() else None
+    stored = {
+        f.name: torch.from_numpy(np.ascontiguousarray(content[f"features_{f.name}"], np.float32))
+        for f in fields(Features)
+        if f"features_{f.name}" in content
+    }
+    n = int(content.get("n", 0))
+    facts: dict[str, Any] = {
+        "kind": "reference",
+        "pictures": n or None,
+        "source": str(content.get("source", "")) or None,
+    }
+    if "shape" in content:
+        facts["shape"] = [int(v) for v in content["shape"]]
+    return Reference(
+        name=spec,
+        frechet=Gaussian(frechet.mean, frechet.covariance, n),
+        spatial=spatial,
+        features=Features(**stored) if "pool" in stored else None,
+        has_pictures=has_pictures,
+        facts=facts,
+    )
+
+
+def _gaussian(content: dict[str, np.ndarray], mean: str, covariance: str, path: Path) -> Gaussian:
+    arrays = []
+    for key in (mean, covariance):
+        array = content[key]
+        if array.dtype.kind != "f":
+            raise ValueError(f"{path}: {key} is {array.dtype}; expected floating-point numbers")
+        arrays.append(torch.from_numpy(array.astype(np.float64)))
+    try:
+        return Gaussian(arrays[0], arrays[1])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def write_reference(
+    path: Path,
+    pictures: Pictures,
+    network: FeatureNetwork,
+    *,
+    frechet: Gaussian,
+    spatial: Gaussian | None,
+    features: Features | None = None,
+    keep: int = PICTURES,
+    seed: int = 0,
+) -> None:
+    """Write a reference: statistics of all pictures, and `keep` random pictures (arr_0), or the given
+    features instead.
+
+    The file is written aside and renamed. Readable by OpenAI's evaluator when the network is Inception.
+    """
+    content: dict[str, Any] = {
+        "mu": frechet.mean.numpy(),
+        "sigma": frechet.covariance.numpy(),
+        "network": np.array(network.name),
+        "weights_hash": np.array(network.weights_hash),
+        "preprocess": np.array(network.preprocess),
+        "n": np.array(frechet.n),
+        "source": np.array(pictures.name),
+        "shape": np.array(pictures.shape),
+    }
+    if spatial is not None:
+        content |= {"mu_s": spatial.mean.numpy(), "sigma_s": spatial.covariance.numpy()}
+    if features is not None:
+        for f in fields(Features):
+            value: Tensor | None = getattr(features, f.name)
+            if value is not None and f.name in ("pool", "middle"):
+                content[f"features_{f.name}"] = value.numpy()
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        chosen = sorted(torch.randperm(pictures.n, generator=generator)[:keep].tolist())
+        content["arr_0"] = np.concatenate(
+            [pictures.take(chosen[i : i + 256]).numpy() for i in range(0, len(chosen), 256)]
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(path) as aside, open(aside, "wb") as file:
+        np.savez(file, allow_pickle=False, **content)

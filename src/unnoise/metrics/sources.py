@@ -1,0 +1,137 @@
+"""The two sides of an evaluation, whatever they are stored as: pictures by index, drawn or read when asked
+for.
+"""
+
+import json
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unnoise.config.load import to_dict
+from unnoise.config.schema import DataConfig, EvaluateRequest, GenerateRequest
+from unnoise.data import open_data
+from unnoise.distributed import choose_device
+from unnoise.generate import generate, plan
+from unnoise.metrics.weights import file_hash
+from unnoise.model import find_model, load_model
+
+MODEL_SAMPLES = 50_000
+"""Drawn from a model when nobody says how many: what the field reports FID at."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """`n` pictures of one shape."""
+
+    name: str
+    n: int
+    shape: tuple[int, int, int]
+    """(height, width, channels)."""
+    content: str
+    """Hash of the pictures or of what they are drawn from and how: equal hashes, equal pictures."""
+    take: Callable[[Sequence[int]], Tensor]
+    """Indices -> uint8 (K, H, W, C)."""
+    classes: dict[str, int] = field(default_factory=dict)
+    """Pictures of each class, where known."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """For the protocol."""
+    is_model: bool = False
+
+
+def open_pictures(spec: str, request: EvaluateRequest, *, n: int | None = None) -> Pictures:
+    """The pictures that `spec` names, the first `n` of them; ValueError when it names none."""
+    path = Path(spec)
+    if path.suffix == ".safetensors" or (path.is_dir() and (path / "model.safetensors").exists()):
+        return _model_pictures(path, request, n)
+    return _data_pictures(spec, request, n)
+
+
+def _data_pictures(spec: str, request: EvaluateRequest, n: int | None) -> Pictures:
+    config = DataConfig(source=spec, size=request.size, channels=request.channels, cache=request.cache)
+    data = open_data(config)
+    count = len(data) if n is None else n
+    if not 1 <= count <= len(data):
+        raise ValueError(f"n={n} does not fit {spec}, which has {len(data)} pictures; use 1..{len(data)}")
+    facts: dict[str, Any] = {"kind": "pictures", "pictures": count}
+    if data.report.upscaled:
+        facts["enlarged"] = data.report.upscaled
+    if data.report.broken:
+        facts["broken"] = len(data.report.broken)
+    if data.report.different_sizes > 1:
+        facts["different_sizes"] = data.report.different_sizes
+    facts["jpeg"] = _jpeg_share(Path(spec))
+    classes: dict[str, int] = {}
+    if data.labels is not None and data.classes:
+        counts = np.bincount(data.labels[:count], minlength=len(data.classes))
+        classes = dict(zip(data.classes, map(int, counts), strict=True))
+    return Pictures(
+        name=spec,
+        n=count,
+        shape=(data.size, data.size, data.channels),
+        content=f"{data.content}-{data.size}-{data.channels}",
+        take=lambda indices: data.take(np.asarray(indices, np.int64)).pixels,
+        classes=classes,
+        facts=facts,
+    )
+
+
+def _jpeg_share(path: Path) -> float:
+    """Share of JPEG among the picture files of a folder or zip; 0 where there are none."""
+    if path.is_dir():
+        names = [f.name for f in path.rglob("*") if f.is_file()]
+    elif path.suffix == ".zip" and path.is_file():
+        with zipfile.ZipFile(path) as file:
+            names = file.namelist()
+    else:
+        return 0.0
+    endings = Counter(name.rsplit(".", 1)[-1].lower() for name in names)
+    jpeg = endings["jpg"] + endings["jpeg"]
+    pictures = jpeg + sum(endings[e] for e in ("png", "webp", "gif", "bmp", "tif", "tiff", "ppm"))
+    return jpeg / pictures if pictures else 0.0
+
+
+def _model_pictures(path: Path, request: EvaluateRequest, n: int | None) -> Pictures:
+    file = find_model(path)
+    count = MODEL_SAMPLES if n is None else n
+    if count < 1:
+        raise ValueError(f"n={n} samples cannot be drawn; use 1 or more")
+    wanted: GenerateRequest = replace(request.generate, n=count)
+    model = load_model(file, choose_device(request.device))
+    ready = plan(model, wanted)
+    channels, height, width = ready.shape
+    weights = file_hash(file)
+
+    def take(indices: Sequence[int]) -> Tensor:
+        ids = [wanted.first + int(i) for i in indices]
+        batches = generate(model, replace(wanted, device="auto"), ids=ids)
+        return torch.cat([torch.as_tensor(b.pixels).cpu() for b in batches])
+
+    how = {k: v for k, v in to_dict(wanted).items() if k not in ("n", "batch_size", "device")}
+    facts = {
+        "kind": "model",
+        "pictures": count,
+        "model_sha256": weights,
+        "training_step": model.info.step,
+        "ema_rate": model.info.ema_rate,
+        "network_precision": ready.precision,
+        "steps_taken": ready.steps,
+        **how,
+    }
+    labels = Counter(ready.name(k) for k in ready.ids) if ready.labels else Counter()
+    return Pictures(
+        name=str(path),
+        n=count,
+        shape=(height, width, channels),
+        content=f"{weights}-{json.dumps(how, sort_keys=True, default=str)}",
+        take=take,
+        classes=dict(labels),
+        facts=facts,
+        is_model=True,
+    )
