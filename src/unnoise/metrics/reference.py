@@ -140,7 +140,7 @@ def write_reference(
             value: Tensor | None = getattr(features, f.name)
             if value is not None and f.name in ("pool", "middle"):
                 content[f"features_{f.name}"] = value.numpy()
-    else:
+    elif keep:
         generator = torch.Generator().manual_seed(seed)
         chosen = sorted(torch.randperm(pictures.n, generator=generator)[:keep].tolist())
         content["arr_0"] = np.concatenate(

@@ -1,0 +1,138 @@
+"""`unnoise evaluate`: samples against a reference, or two evaluations against each other."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unnoise.config.schema import EvaluateRequest, GenerateRequest
+
+if TYPE_CHECKING:
+    from unnoise.metrics.evaluate import Stage
+
+_DEFAULT = EvaluateRequest()
+_DRAWN = GenerateRequest()
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command(name="evaluate")(evaluate)
+
+
+def evaluate(
+    samples: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SAMPLES",
+            help="A folder, zip, npz, data set, model file or run directory; or two evaluations (.json).",
+        ),
+    ],
+    against: Annotated[
+        str, typer.Option(help="A folder, zip, npz, data set, or a reference file with mu and sigma.")
+    ] = "",
+    features: Annotated[
+        str, typer.Option(help="inception, effnet-lite0, unnoise-small, hf:NAME, or auto.")
+    ] = _DEFAULT.features,
+    weights: Annotated[str, typer.Option(help="Weights of the feature network.")] = "",
+    n: Annotated[int | None, typer.Option("-n", help="Samples; default all, and 50,000 of a model.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for evaluation.json and report.html; default: print only.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Crop pictures to squares of this side.")] = None,
+    channels: Annotated[int | None, typer.Option(help="Read pictures as grey (1) or RGB (3).")] = None,
+    paired: Annotated[
+        bool, typer.Option("--paired", help="Samples reconstruct the reference in order: PSNR, SSIM, LPIPS.")
+    ] = False,
+    lpips: Annotated[str, typer.Option(help="LPIPS weights on VGG16.")] = "",
+    neighbours: Annotated[
+        int | None,
+        typer.Option(help="Pictures a side for precision, recall, density, coverage; default all."),
+    ] = None,
+    half: Annotated[bool, typer.Option("--half", help="ADM's float16 distances.")] = False,
+    block: Annotated[int, typer.Option(help="Rows of a block of distances; bounds memory.")] = _DEFAULT.block,
+    bootstrap: Annotated[
+        int, typer.Option(help="Replicates behind the intervals; 0 for none.")
+    ] = _DEFAULT.bootstrap,
+    floor: Annotated[bool, typer.Option(help="Measure real against real pictures too.")] = True,
+    extrapolate: Annotated[bool, typer.Option(help="The distance at infinitely many samples too.")] = True,
+    sampler: Annotated[str, typer.Option(help="For a model: ddim or ddpm.")] = _DRAWN.sampler,
+    steps: Annotated[str, typer.Option(help="For a model: its steps.")] = _DRAWN.steps,
+    eta: Annotated[float, typer.Option(help="For a model: noise of DDIM.")] = _DRAWN.eta,
+    guidance: Annotated[float, typer.Option(help="For a model: classifier-free guidance.")] = _DRAWN.guidance,
+    label: Annotated[list[str] | None, typer.Option(help="For a model: its classes in turn.")] = None,
+    draw_batch_size: Annotated[
+        int, typer.Option(help="For a model: pictures drawn side by side.")
+    ] = _DRAWN.batch_size,
+    cache: Annotated[str | None, typer.Option(help="Folder for features; default the user's cache.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Pictures through the feature network at once.")] = 32,
+    seed: Annotated[int, typer.Option(help="Of drawn samples, subsets and the bootstrap.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+) -> None:
+    """Measure samples against real pictures. The same command continues an interrupted evaluation."""
+    if all(name.endswith(".json") for name in samples):
+        _compare([Path(name) for name in samples], out)
+        return
+    if len(samples) != 1:
+        raise ValueError(f"{len(samples)} samples were named; evaluate one, or compare two .json evaluations")
+    if not against:
+        raise ValueError("--against is missing; name the real pictures or a reference file")
+    values = {
+        "samples": samples[0], "against": against, "features": features, "weights": weights, "n": n,
+        "size": size, "channels": channels, "paired": paired, "lpips": lpips, "neighbours": neighbours, "half": half,
+        "block": block, "bootstrap": bootstrap, "floor": floor, "extrapolate": extrapolate, "cache": cache,
+        "batch_size": batch_size, "seed": seed, "device": device,
+        "generate": {
+            "sampler": sampler, "steps": steps, "eta": eta, "guidance": guidance, "labels": label or [],
+            "batch_size": draw_batch_size, "seed": seed,
+        },
+    }  # fmt: skip
+    from unnoise.cli.sample import stoppable
+    from unnoise.config.load import from_dict
+    from unnoise.metrics.evaluate import evaluate as run
+    from unnoise.metrics.report import page, save_page, sheets
+
+    request = from_dict(EvaluateRequest, values)
+    with stoppable():
+        with _meter() as stage:
+            found = run(request, on_progress=stage)
+        for line in found.lines():
+            typer.echo(line, err=line.startswith("warning: "))
+        if out is not None:
+            found.save(out / "evaluation.json")
+            save_page(out / "report.html", page(found, sheets(request, found)))
+            typer.echo(f"written: {out / 'evaluation.json'} and {out / 'report.html'}")
+
+
+def _compare(paths: list[Path], out: Path | None) -> None:
+    from unnoise.metrics.report import comparison_page, save_page
+    from unnoise.metrics.result import compare, read_evaluation
+
+    if len(paths) != 2:
+        raise ValueError(f"{len(paths)} evaluations were named; compare two")
+    found = compare(*(read_evaluation(path) for path in paths))
+    for line in found.lines():
+        typer.echo(line)
+    if out is not None:
+        save_page(out / "comparison.html", comparison_page(str(paths[0]), str(paths[1]), found))
+        typer.echo(f"written: {out / 'comparison.html'}")
+
+
+@contextmanager
+def _meter() -> Iterator["Stage"]:
+    """A progress line on stderr when that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        tasks: dict[str, object] = {}
+
+        def stage(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(f"features of the {what}", total=total)
+            progress.update(tasks[what], completed=done)  # type: ignore[arg-type]
+
+        yield stage

@@ -1,0 +1,74 @@
+"""`unnoise reference`: the statistics of a data set in ADM's form."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unnoise.config.schema import EvaluateRequest
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command(name="reference")(reference)
+
+
+def reference(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, zip, npz or data set.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The .npz file to write.")],
+    features: Annotated[str, typer.Option(help="inception, effnet-lite0, unnoise-small, hf:NAME.")] = "auto",
+    weights: Annotated[str, typer.Option(help="Weights of the feature network.")] = "",
+    pictures: Annotated[
+        int, typer.Option(help="Random pictures to keep for precision and recall, as OpenAI's files do.")
+    ] = 10_000,
+    keep_features: Annotated[
+        bool, typer.Option("--keep-features", help="Keep the features of all pictures instead of pictures.")
+    ] = False,
+    size: Annotated[int | None, typer.Option(help="Crop pictures to squares of this side.")] = None,
+    channels: Annotated[int | None, typer.Option(help="Read pictures as grey (1) or RGB (3).")] = None,
+    cache: Annotated[str | None, typer.Option(help="Folder for features; default the user's cache.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Pictures through the feature network at once.")] = 32,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+) -> None:
+    """Write mu, sigma, mu_s and sigma_s of a data set, and pictures: a reference for evaluate and for
+    OpenAI's.
+    """
+    if out.suffix != ".npz":
+        raise ValueError(f"{out} does not end in .npz; a reference is an npz file")
+    if pictures < 0:
+        raise ValueError(f"pictures={pictures} is less than 0; use 0 for statistics alone")
+    from unnoise.cli.evaluate import _meter
+    from unnoise.cli.sample import stoppable
+    from unnoise.distributed import choose_device
+    from unnoise.metrics.collect import collect
+    from unnoise.metrics.evaluate import choose_network
+    from unnoise.metrics.reference import write_reference
+    from unnoise.metrics.sources import open_pictures
+
+    request = EvaluateRequest(
+        features=features, weights=weights, size=size, channels=channels, cache=cache, device=device
+    )
+    warnings: list[str] = []
+    with stoppable(), _meter() as stage:
+        network = choose_network(request, str(choose_device(device)), warnings)
+        source = open_pictures(data, request)
+        found = collect(
+            source,
+            network,
+            cache=cache,
+            batch_size=batch_size,
+            keep_spatial=False,
+            on_progress=lambda done, total: stage("pictures", done, total),
+        )
+        write_reference(
+            out,
+            source,
+            network,
+            frechet=found.frechet,
+            spatial=found.spatial,
+            features=found.features if keep_features else None,
+            keep=pictures,
+        )
+    for text in warnings:
+        typer.echo(f"warning: {text}", err=True)
+    typer.echo(f"{source.n:,} pictures, features {network.name}: {out}")

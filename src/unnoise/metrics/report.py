@@ -1,0 +1,233 @@
+"""An evaluation as a self-contained page: the numbers with their intervals, the pictures, the protocol."""
+
+import io
+import json
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from unnoise import html
+from unnoise.config.schema import EvaluateRequest
+from unnoise.images import grid, to_pil, written_aside
+from unnoise.metrics.reference import is_reference
+from unnoise.metrics.result import Comparison, Evaluation, Metric, number
+from unnoise.metrics.sources import Pictures, open_pictures
+
+SHOWN = 40
+COLUMNS = 10
+PAIRS = 10
+WORDS = {
+    "FD": "distance of the distributions: lower is better, and real pictures reach the floor",
+    "sFD": "the same on spatial features, which see the layout: lower is better",
+    "KID": "distance without bias of few samples: lower is better, 0 for equal distributions",
+    "IS": "certain classes, all of them: higher is better",
+    "precision": "share of samples that look real",
+    "recall": "share of real pictures that the samples could be",
+    "density": "how densely samples lie among real pictures; 1 for equal distributions",
+    "coverage": "share of real pictures with a sample near by",
+    "PSNR": "error of the reconstructions, dB: higher is better",
+    "SSIM": "structural similarity of the reconstructions, up to 1",
+    "LPIPS": "perceived distance of the reconstructions: lower is better",
+}
+
+
+def meaning(name: str) -> str:
+    """A metric in a few words."""
+    family = name.split("[")[0]
+    return WORDS.get({"FID": "FD", "sFID": "sFD"}.get(family, family), "")
+
+
+def sheets(request: EvaluateRequest, evaluation: Evaluation) -> dict[str, bytes]:
+    """Caption -> PNG: some samples, some real pictures, and the closest pairs of both, where there are
+    pictures.
+    """
+    samples = open_pictures(request.samples, request, n=request.n)
+    found = {f"{SHOWN} of {samples.n:,} samples": _sheet(samples, request.seed)}
+    reference = is_reference(request.against)
+    if reference and not evaluation.nearest:
+        return found
+    try:
+        real = open_pictures(request.against, request)
+    except ValueError:  # a reference of statistics and features holds no pictures
+        return found
+    found[f"{SHOWN} of {real.n:,} real pictures"] = _sheet(real, request.seed)
+    if evaluation.nearest:
+        pairs = evaluation.nearest["closest"][:PAIRS]
+        rows = torch.cat(
+            [
+                samples.take([int(p[0]) for p in pairs]),
+                _fitted(real.take([int(p[1]) for p in pairs]), samples),
+            ]
+        )
+        found["The samples nearest to a real picture (above), and that picture (below)"] = _png(
+            grid(rows, columns=len(pairs))
+        )
+    return found
+
+
+def _fitted(pixels: torch.Tensor, like: Pictures) -> torch.Tensor:
+    height, width, _ = like.shape
+    if tuple(pixels.shape[1:3]) == (height, width):
+        return pixels
+    return torch.from_numpy(np.stack([np.array(to_pil(p).resize((width, height))) for p in pixels])).reshape(
+        len(pixels), height, width, -1
+    )
+
+
+def _sheet(pictures: Pictures, seed: int) -> bytes:
+    order = torch.randperm(pictures.n, generator=torch.Generator().manual_seed(seed))
+    if pictures.is_model:
+        order = torch.arange(pictures.n)  # the first ones, in their classes' turn
+    return _png(grid(pictures.take(order[:SHOWN].tolist()), columns=COLUMNS))
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    to_pil(pixels).save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+def page(evaluation: Evaluation, pictures: dict[str, bytes] | None = None) -> str:
+    """The whole page; `pictures` are caption -> PNG, as `sheets` makes them."""
+    protocol = evaluation.protocol
+    reference_n = protocol.get("reference_n")
+    lead = (
+        f"{protocol['samples_n']:,} samples of {evaluation.samples} against "
+        f"{f'{reference_n:,} pictures of ' if reference_n else ''}{evaluation.against}, "
+        f"features: {protocol['features']}."
+    )
+    head = {m.name: number(m.value) for m in evaluation.metrics[:6]}
+    sections = [
+        html.facts(head),
+        *(html.paragraph(text, warning=True) for text in evaluation.warnings),
+        html.section("Metrics", _table(evaluation), html.paragraph(_reading())),
+    ]
+    if pictures:
+        sections.append(
+            html.section("Pictures", *(html.picture(png, caption) for caption, png in pictures.items()))
+        )
+    if evaluation.nearest:
+        near = evaluation.nearest
+        text = (
+            f"{near['share_of_near_copies']:.1%} of the samples lie nearer to a real picture than all but 1 % of "
+            "real pictures lie to each other. About 1 % is what fresh pictures give; much more is memorisation."
+        )
+        sections.append(html.section("Memorisation", html.paragraph(text)))
+    settings = json.dumps(protocol, indent=2, default=str)
+    sections.append(html.section("Protocol", _protocol(evaluation), html.code(settings, summary="all of it")))
+    return html.page("Evaluation", lead, *sections)
+
+
+def _reading() -> str:
+    return (
+        "Intervals are 95 %, over redrawn samples with the reference held fixed; those of precision, recall, "
+        "density and coverage hold the neighbourhoods fixed too. Real vs real is the same number between two "
+        "parts of the reference: what a perfect model would reach. At infinite N is the value without the "
+        "bias of few samples."
+    )
+
+
+def _table(evaluation: Evaluation) -> str:
+    head = ("metric", "value", "95 % interval", "real vs real", "at infinite N", "", "what it says")
+    rows = []
+    for m in evaluation.metrics:
+        span = f"{number(m.interval[0])} – {number(m.interval[1])}" if m.interval else ""
+        cells = (m.name, number(m.value), span, number(m.floor), number(m.infinite))
+        text = meaning(m.name) + (f" ({m.note})" if m.note else "")
+        rows.append(
+            "<tr>"
+            + f"<td>{escape(cells[0])}</td>"
+            + "".join(f'<td class="number">{escape(c)}</td>' for c in cells[1:])
+            + f"<td>{_strip(m)}</td><td>{escape(text)}</td></tr>"
+        )
+    titles = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    return (
+        f"<figure><table><thead><tr>{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        "<figcaption>Bars: the interval, the value (dark), real vs real (green).</figcaption></figure>"
+    )
+
+
+def _strip(m: Metric) -> str:
+    """The interval as a bar from 0 to the largest number of its row."""
+    if m.interval is None:
+        return ""
+    known = [m.value, *m.interval, *([] if m.floor is None else [m.floor])]
+    low, high = min(0.0, *known), max(known)
+    if not high > low:
+        return ""
+
+    def x(value: float) -> float:
+        return 4 + 112 * (value - low) / (high - low)
+
+    begin, end = (x(v) for v in m.interval)
+    floor = ""
+    if m.floor is not None:
+        floor = f'<rect x="{x(m.floor) - 1:.1f}" y="2" width="2" height="14" fill="#3a7d44"/>'
+    return (
+        '<svg viewBox="0 0 120 18" style="width:120px" aria-hidden="true">'
+        '<line class="grid" x1="4" x2="116" y1="9" y2="9"/>'
+        f'<rect x="{begin:.1f}" y="6" width="{max(end - begin, 1):.1f}" height="6" rx="2" fill="#8fb8d3"/>'
+        f'{floor}<rect x="{x(m.value) - 1.25:.1f}" y="3" width="2.5" height="12" fill="#2a6f97"/></svg>'
+    )
+
+
+def _protocol(evaluation: Evaluation) -> str:
+    p = evaluation.protocol
+    rows = [
+        ("feature network", f"{p['features']} ({p['preprocess']})"),
+        ("its weights", p["weights_hash"][:16]),
+        ("precision", f"{p['precision']}; distances {p['distances']}"),
+        ("samples", f"{p['samples_n']:,} of {_shape(p['samples_shape'])}"),
+        (
+            "reference",
+            f"{p['reference_n'] or 'unknown number'} of {_shape(p['reference_shape'])}"
+            if p["reference_shape"]
+            else f"{p['reference_n'] or 'an unknown number of'} pictures",
+        ),
+    ]
+    facts = p["samples_facts"]
+    if facts.get("kind") == "model":
+        ema = f"average with rate {facts['ema_rate']}" if facts["ema_rate"] else "not averaged"
+        rows += [
+            ("weights", f"training step {facts['training_step']:,}, {ema}"),
+            (
+                "sampler",
+                f"{facts['sampler']}, {facts['steps']} steps, eta {facts['eta']}, seed {facts['seed']}",
+            ),
+            ("guidance", str(facts["guidance"])),
+        ]
+    rows.append(("time", f"{p['seconds']} s on {p['device']}"))
+    return html.table(("", ""), rows)
+
+
+def _shape(shape: list[int] | None) -> str:
+    if not shape:
+        return "unknown size"
+    return f"{shape[1]}x{shape[0]}, {'grey' if shape[2] == 1 else f'{shape[2]} channels'}"
+
+
+def comparison_page(first: str, second: str, comparison: Comparison) -> str:
+    """Two evaluations side by side."""
+    verdicts = {"first": first, "second": second, "neither": "neither", "unknown": "no interval"}
+    rows = [
+        (
+            d.name,
+            number(d.first),
+            number(d.second),
+            "" if d.error is None else f"± {number(d.error)}",
+            verdicts[d.better],
+        )
+        for d in comparison.differences
+    ]
+    notes = [html.paragraph(f"Not the same protocol: {t}", warning=True) for t in comparison.protocol]
+    head = ("metric", first, second, "interval of the difference", "better")
+    return html.page("Two evaluations", f"{first} and {second}", *notes, html.table(head, rows))
+
+
+def save_page(path: Path, content: str) -> None:
+    """Write a page, aside first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(path) as aside:
+        aside.write_text(content, encoding="utf-8")
