@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unnoise.networks.settings import UNetSettings
+from unnoise.networks.settings import EncoderUNetSettings, UNetSettings
 from unnoise.networks.unet import UNet
 
 
@@ -43,6 +43,16 @@ def settings_of(args: dict[str, Any], *, super_res: bool = False) -> UNetSetting
         classes=args.get("num_classes"),
         checkpoint=bool(args.get("use_checkpoint", False)),
     )
+
+
+def encoder_settings_of(args: dict[str, Any]) -> EncoderUNetSettings:
+    """Our names for the arguments of guided-diffusion's EncoderUNetModel."""
+    body = settings_of(args)
+    shared = set(EncoderUNetSettings.__dataclass_fields__) & set(UNetSettings.__dataclass_fields__)
+    values = {name: getattr(body, name) for name in shared}
+    size = args["image_size"]
+    values |= {"image_size": size, "classes": args["out_channels"], "pool": args.get("pool", "adaptive")}
+    return EncoderUNetSettings(**values)
 
 
 SMALL = UNetSettings(width=64, depth=1, channel_mult=(1, 2), attention=(2,), heads=4, out_channels=6)

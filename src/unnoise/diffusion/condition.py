@@ -18,7 +18,7 @@ class Condition:
     context_mask: Tensor | None = None
     """(B, L) bool, True where a token counts."""
     concat: Tensor | None = None
-    """(B, C', H, W), laid beside x on the channels."""
+    """(B, C', H', W'), laid beside x on the channels by the network, which may resample it to x's size."""
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Condition":
         """The condition with `change` applied to every field that is set."""

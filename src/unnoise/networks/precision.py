@@ -2,19 +2,26 @@
 
 import functools
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+from unnoise.networks.encoder_unet import EncoderUNet
 from unnoise.networks.unet import UNet
 
+N = TypeVar("N", UNet, EncoderUNet)
 
-def to_half_torso(network: UNet, dtype: torch.dtype = torch.float16) -> UNet:
+
+def to_half_torso(network: N, dtype: torch.dtype = torch.float16) -> N:
     """ADM's half-precision layout, in place: convolutions of all blocks, and activations between.
 
-    Norms, time and class embeddings, projections of them and the final layers stay float32, as in the original.
+    Norms, time and class embeddings, projections of them and the final layers stay float32.
     """
-    for blocks in (network.input_blocks, network.middle_block, network.output_blocks):
+    torso = [network.input_blocks, network.middle_block]
+    if isinstance(network, UNet):
+        torso.append(network.output_blocks)
+    for blocks in torso:
         for module in blocks.modules():
             if isinstance(module, nn.Conv1d | nn.Conv2d):
                 module.to(dtype)

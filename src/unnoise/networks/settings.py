@@ -51,14 +51,82 @@ class UNetSettings:
 
     def check_side(self, side: int) -> None:
         """Refuse a side (pixels) that the down-samplings do not divide; the error names those that fit."""
-        factor = self.size_factor
-        if side % factor or not side:
-            below = side // factor * factor
-            fitting = f"{below} or {below + factor}" if below else f"{factor}"
+        _check_side(side, self.size_factor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderUNetSettings:
+    """The noisy classifier: the encoder half of the ADM U-Net and a pool (arXiv 2105.05233, section 4)."""
+
+    image_size: int | None = None
+    """Side in pixels; None until the data are known."""
+    in_channels: int | None = None
+    """Channels of a picture; None until the data are known."""
+    classes: int | None = None
+    """Logits; None until the data are known."""
+    pool: Literal["attention", "adaptive", "spatial", "spatial_v2"] = "attention"
+    """How the logits are read: by attention from the mean, from the mean over the last activations, or from
+    the means over every block's through a hidden layer (v2: with a norm)."""
+    width: int = 128
+    """Channels before `channel_mult`."""
+    depth: int = 2
+    """Residual blocks per resolution."""
+    channel_mult: tuple[float, ...] = (1, 2, 3, 4)
+    """Width of each level; its length is the number of levels, each half the size of the one before."""
+    attention: tuple[int, ...] = (2, 4, 8)
+    """Down-sampling factors with self-attention."""
+    heads: int = 4
+    head_channels: int | None = 64
+    """Channels a head, also of the attention pool; overrides `heads`."""
+    attention_order: Literal["legacy", "new"] = "legacy"
+    """Of the body; the attention pool's is always the new one, as in the published files."""
+    updown_blocks: bool = True
+    """Down-sample inside residual blocks instead of by convolutions."""
+    conv_resample: bool = True
+    """Without `updown_blocks`: down-sample with a convolution, else by average pooling."""
+    adagn: bool = True
+    """Adaptive group normalisation (scale and shift); False adds the embedding."""
+    dropout: float = 0.0
+    checkpoint: bool = False
+    """Recompute activations in the backward pass to save memory."""
+
+    @property
+    def size_factor(self) -> int:
+        """Both sides of a picture must be a multiple of this."""
+        return 2 ** (len(self.channel_mult) - 1)
+
+    def check_side(self, side: int) -> None:
+        """Refuse a side (pixels) that the down-samplings do not divide; the error names those that fit."""
+        _check_side(side, self.size_factor)
+
+    def check(self) -> None:
+        """Refuse numbers that make no network, and what is still open."""
+        for name in ("image_size", "in_channels", "classes", "width", "depth", "heads"):
+            value = getattr(self, name)
+            if value is None or value < 1:
+                raise ValueError(f"the classifier's {name}={value} makes no network; use 1 or more")
+        widths = [int(mult * self.width) for mult in self.channel_mult]
+        if not widths or min(widths) < 1:
             raise ValueError(
-                f"a side of {side} pixels is no multiple of {factor}, this network's down-sampling; "
-                f"use {fitting}"
+                f"the classifier's channel_mult={self.channel_mult} with width={self.width} must name at "
+                "least one level, each of one channel or more"
             )
+        if self.pool == "attention":
+            self.check_side(self.image_size or 0)
+            if not self.head_channels or widths[-1] % self.head_channels:
+                raise ValueError(
+                    f"head_channels={self.head_channels} does not divide the {widths[-1]} channels of the "
+                    "attention pool; choose a divisor, or another pool"
+                )
+
+
+def _check_side(side: int, factor: int) -> None:
+    if side % factor or not side:
+        below = side // factor * factor
+        fitting = f"{below} or {below + factor}" if below else f"{factor}"
+        raise ValueError(
+            f"a side of {side} pixels is no multiple of {factor}, this network's down-sampling; use {fitting}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

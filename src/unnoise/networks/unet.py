@@ -86,7 +86,8 @@ class ResBlock(nn.Module):
 class UNet(nn.Module):
     """eps (and variance) = UNet(x, t, cond).
 
-    Reads `cond.label` (B,) int64 when built with classes; appends `cond.concat` (B, C', H, W) to x if given.
+    Reads `cond.label` (B,) int64 when built with classes; appends `cond.concat` (B, C', H', W') to x if
+    given, resampled to the size of x: the low-resolution picture of an upsampler.
     """
 
     def __init__(self, settings: UNetSettings) -> None:
@@ -101,15 +102,8 @@ class UNet(nn.Module):
         self.time_embed = nn.Sequential(Linear(settings.width, emb), nn.SiLU(), Linear(emb, emb))
         if settings.classes is not None:
             self.label_emb = nn.Embedding(settings.classes, emb)
-        self.input_blocks, kept = _encoder(settings)
-        channels = kept[-1]
-        self.middle_block = nn.ModuleList(
-            [
-                ResBlock(settings, channels, channels),
-                _attention(settings, channels, settings.heads),
-                ResBlock(settings, channels, channels),
-            ]
-        )
+        self.input_blocks, kept = encoder_blocks(settings)
+        self.middle_block = middle_layers(settings, kept[-1])
         self.output_blocks = _decoder(settings, kept)
         first = kept[0]
         self.out = nn.Sequential(
@@ -129,11 +123,11 @@ class UNet(nn.Module):
         h = h.contiguous(memory_format=best_layout(h))
         kept = []
         for block in self.input_blocks:
-            h = self.apply_block(block, h, emb)
+            h = apply_block(block, h, emb, self.settings.checkpoint)
             kept.append(h)
-        h = self.apply_block(self.middle_block, h, emb)
+        h = apply_block(self.middle_block, h, emb, self.settings.checkpoint)
         for block in self.output_blocks:
-            h = self.apply_block(block, torch.cat([h, kept.pop()], dim=1), emb)
+            h = apply_block(block, torch.cat([h, kept.pop()], dim=1), emb, self.settings.checkpoint)
         norm, _, conv = self.out
         h = conv(norm_silu(norm, h.to(dtype)))
         return F.pixel_shuffle(h, self.settings.patch) if self.settings.patch > 1 else h
@@ -150,8 +144,13 @@ class UNet(nn.Module):
         return emb if label is None else emb + self.label_emb(label)
 
     def join(self, x: Tensor, concat: Tensor | None) -> Tensor:
-        """The input x, `concat` appended on its channels; refuses channels and sizes that do not fit."""
+        """The input x, `concat` appended on its channels; refuses channels and sizes that do not fit.
+
+        A `concat` of another size is resampled to that of x, bilinearly without antialiasing (ADM's upsamplers).
+        """
         if concat is not None:
+            if concat.shape[2:] != x.shape[2:]:
+                concat = F.interpolate(concat, x.shape[2:], mode="bilinear", align_corners=False)
             x = torch.cat([x, concat.to(x.dtype)], dim=1)
         if x.shape[1] != self.settings.in_channels:
             raise ValueError(
@@ -162,23 +161,20 @@ class UNet(nn.Module):
             self.settings.check_side(side)
         return x
 
-    def apply_block(self, block: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
-        """The layers of one block in turn, recomputed in the backward pass if checkpointing is on."""
-        assert isinstance(block, nn.ModuleList)
-        for layer in block:
-            inputs = (h, emb) if isinstance(layer, ResBlock) else (h,)
-            if (
-                self.settings.checkpoint
-                and torch.is_grad_enabled()
-                and isinstance(layer, ResBlock | SelfAttention)
-            ):
-                h = checkpoint(layer, *inputs, use_reentrant=False)
-            else:
-                h = layer(*inputs)
-        return h
+
+def apply_block(block: nn.Module, h: Tensor, emb: Tensor, recompute: bool) -> Tensor:
+    """The layers of one block in turn; `recompute` repeats them in the backward pass to save memory."""
+    assert isinstance(block, nn.ModuleList)
+    for layer in block:
+        inputs = (h, emb) if isinstance(layer, ResBlock) else (h,)
+        if recompute and torch.is_grad_enabled() and isinstance(layer, ResBlock | SelfAttention):
+            h = checkpoint(layer, *inputs, use_reentrant=False)
+        else:
+            h = layer(*inputs)
+    return h
 
 
-def _encoder(settings: UNetSettings) -> tuple[nn.ModuleList, list[int]]:
+def encoder_blocks(settings: UNetSettings) -> tuple[nn.ModuleList, list[int]]:
     """The down-going blocks and the channels that each leaves for the decoder."""
     widths = [int(m * settings.width) for m in settings.channel_mult]
     channels, factor = widths[0], settings.patch
@@ -203,6 +199,17 @@ def _encoder(settings: UNetSettings) -> tuple[nn.ModuleList, list[int]]:
             kept.append(channels)
             factor *= 2
     return blocks, kept
+
+
+def middle_layers(settings: UNetSettings, channels: int) -> nn.ModuleList:
+    """The block at the bottom: residual, attention, residual."""
+    return nn.ModuleList(
+        [
+            ResBlock(settings, channels, channels),
+            _attention(settings, channels, settings.heads),
+            ResBlock(settings, channels, channels),
+        ]
+    )
 
 
 def _decoder(settings: UNetSettings, kept: list[int]) -> nn.ModuleList:
