@@ -1,7 +1,7 @@
 """A trained classifier: its network, class names and settings, in memory and as one file."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from unnoise.config.load import FORMAT, from_dict, to_dict
+from unnoise.data import Dataset
 from unnoise.images import Pixels, to_images
 from unnoise.model import (
     METADATA_KEY,
@@ -65,6 +66,37 @@ class ClassifierModel:
     def classify(self, pixels: Pixels) -> Tensor:
         """The most likely class of each of uint8 (N, H, W, C) pictures: (N,) int64."""
         return self.taps(pixels).logits.argmax(1)
+
+
+def agreement(model: ClassifierModel, pixels: Pixels, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Name -> (how many of its pictures the classifier gives that name, how many there are).
+
+    pixels: uint8 (N, H, W, C); names: one a picture. ValueError when one is none of the classifier's.
+    """
+    unknown = [name for name in dict.fromkeys(names) if name not in model.classes]
+    if unknown:
+        raise ValueError(
+            f"class {unknown[0]!r} is none of the classifier's ({', '.join(model.classes[:5])}, ...); use a "
+            "classifier trained on the same classes"
+        )
+    said = model.classify(pixels).tolist()
+    counts = {name: (0, 0) for name in dict.fromkeys(names)}
+    for name, found in zip(names, said, strict=True):
+        right, total = counts[name]
+        counts[name] = right + (model.classes[found] == name), total + 1
+    return counts
+
+
+def accuracy(model: ClassifierModel, dataset: Dataset) -> float:
+    """Share of a labelled data set's pictures, not mirrored, that the classifier names right."""
+    if dataset.labels is None:
+        raise ValueError(f"{dataset.report.source} has no labels; name data that have")
+    right = 0
+    for batch in dataset.blocks():
+        assert batch.label is not None
+        names = [dataset.classes[k] for k in batch.label.tolist()]
+        right += sum(count for count, _ in agreement(model, batch.pixels, names).values())
+    return right / len(dataset)
 
 
 def build_classifier(settings: ClassifierSettings, info: ModelInfo) -> ClassifierModel:

@@ -42,10 +42,11 @@ def hold_out(dataset: Dataset, share: float) -> tuple[Dataset, Dataset]:
         raise ValueError(f"{dataset.report.source} has one picture, none can be held out; name more pictures")
     count = min(max(round(share * len(dataset)), 1), len(dataset) - 1)
     shuffled = order.pictures(dataset.seed, len(dataset), np.arange(len(dataset)))
-    return _part(dataset, np.sort(shuffled[count:])), _part(dataset, np.sort(shuffled[:count]))
+    return part(dataset, np.sort(shuffled[count:])), part(dataset, np.sort(shuffled[:count]))
 
 
-def _part(dataset: Dataset, index: np.ndarray) -> Dataset:
+def part(dataset: Dataset, index: np.ndarray) -> Dataset:
+    """The pictures of a data set at `index`, (N,) int64, in that order. Its report still tells of all."""
     digest = hashlib.sha256(index.astype("<i8").tobytes()).hexdigest()[:16]
     return replace(
         dataset,

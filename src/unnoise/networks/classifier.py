@@ -1,8 +1,8 @@
 """A compact convolutional classifier for small pictures, whose pooled channels serve as features.
 
 Residual blocks without normalisation layers: weights are standardised instead and activations rescaled
-(Brock, De, Smith 2021, "Characterizing signal propagation", arXiv 2101.08692), so a picture's answer depends on that
-picture alone, in training too, and nothing but convolutions and ReLUs is left to compute.
+(Brock, De, Smith 2021, "Characterizing signal propagation", arXiv 2101.08692), so a picture's answer depends
+on that picture alone, in training too, and nothing but convolutions and ReLUs is left to compute.
 """
 
 import math
