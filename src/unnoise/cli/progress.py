@@ -33,6 +33,7 @@ class TrainProgress:
         )
         self._task = self._bar.add_task("training", total=None, facts="", visible=False)
         self._last = 0.0
+        self._draws = True
 
     def __enter__(self) -> "TrainProgress":
         self._bar.start()
@@ -60,6 +61,7 @@ class TrainProgress:
                     f"{event.step_seconds:.3g} s, {memory(event.memory)}, {event.micro_batch} pictures a pass"
                 )
             case events.Started():
+                self._draws = event.config.kind == "diffusion"
                 verb = f"continuing at step {event.step}" if event.step else "starting"
                 processes = f", {event.processes} processes" if event.processes > 1 else ""
                 size = f"{event.parameters / 1e6:.2f} million parameters"
@@ -68,8 +70,9 @@ class TrainProgress:
                 self._step(event)
             case events.Skipped():
                 self.say(f"step {event.step} skipped ({event.reason}); {event.total} so far")
-            case events.Sampled(path=path):
-                self.say(f"pictures: {path}")
+            case events.Sampled(path=path, measured=measured):
+                numbers = "".join(f", {name} {value:.4g}" for name, value in measured.items())
+                self.say(f"pictures: {path}{numbers}")
             case events.Saved() if not self._live:
                 self.say(f"checkpoint: {event.path}")
             case events.Note(text=text):
@@ -87,7 +90,8 @@ class TrainProgress:
             self.say(result.message)
         if result.stopped is None and result.model_path:
             self.say(f"done: {result.steps} steps in {duration(result.seconds)}; model: {result.model_path}")
-            self.say(f"draw with it: unnoise sample {self._out} -n 64 --out {self._out / 'drawn'}")
+            if self._draws:
+                self.say(f"draw with it: unnoise sample {self._out} -n 64 --out {self._out / 'drawn'}")
 
     def _step(self, event: "StepDone") -> None:
         facts = (

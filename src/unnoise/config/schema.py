@@ -116,8 +116,8 @@ class ClassifierConfig:
     shift: int = 2
     """Pixels that a picture is moved by at most in each direction, its edges repeated."""
     sizes: tuple[int, ...] = ()
-    """Sides of the batches, one drawn for each step; empty takes the pictures' own. Pictures are cut out where it
-    is smaller than theirs, enlarged where it is larger. Name a side twice to draw it twice as often."""
+    """Sides of the batches, one drawn for each step; empty takes the pictures' own. Pictures are cut out where
+    it is smaller than theirs, enlarged where it is larger. A side named twice is drawn twice as often."""
     validation: str = ""
     """A data source of its own, such as fashion-mnist:test; "" holds out a part of the training pictures."""
     held_out: float = 0.05
