@@ -92,8 +92,8 @@ class EncoderUNet(nn.Module):
         settings = self.settings
         if x.shape[1] != settings.in_channels:
             raise ValueError(
-                f"pictures of {x.shape[1]} channels; this classifier sees {settings.in_channels}, as many as the "
-                "model that it guides must draw"
+                f"pictures of {x.shape[1]} channels; this classifier sees {settings.in_channels}, as many as "
+                "the model that it guides must draw"
             )
         for side in x.shape[2:]:
             settings.check_side(side)

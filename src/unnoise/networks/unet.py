@@ -146,7 +146,7 @@ class UNet(nn.Module):
     def join(self, x: Tensor, concat: Tensor | None) -> Tensor:
         """The input x, `concat` appended on its channels; refuses channels and sizes that do not fit.
 
-        A `concat` of another size is resampled to that of x, bilinearly without antialiasing (ADM's upsamplers).
+        A `concat` of another size is resampled to that of x: bilinearly, no antialiasing (ADM's upsamplers).
         """
         if concat is not None:
             if concat.shape[2:] != x.shape[2:]:
