@@ -73,7 +73,7 @@ def line_chart(
     log_y: bool = False,
 ) -> str:
     """Curves as inline SVG: name -> (x values, y values), not finite points left out."""
-    width, height, left, bottom, top, right = 760, 300, 62, 40, 14, 14
+    width, height, left, bottom, top, right = 760, 310, 62, 40, 30, 14
     points = {
         name: [(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(y) and (y > 0 or not log_y)]
         for name, (xs, ys) in series.items()
@@ -107,8 +107,8 @@ def line_chart(
         )
     for k, (colour, name) in enumerate(zip(_cycle(len(points)), points, strict=True)):
         x = left + 10 + k * 130
-        parts.append(f'<rect x="{x}" y="{top}" width="12" height="3" fill="{colour}"/>')
-        parts.append(f'<text x="{x + 18}" y="{top + 6}">{escape(name)}</text>')
+        parts.append(f'<rect x="{x}" y="9" width="12" height="3" fill="{colour}"/>')
+        parts.append(f'<text x="{x + 18}" y="15">{escape(name)}</text>')
     centre = left + (width - left) / 2
     turned = f"translate(14 {height / 2}) rotate(-90)"
     parts.append(f'<text x="{centre}" y="{height - 4}" text-anchor="middle">{escape(x_label)}</text>')

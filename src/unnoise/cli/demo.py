@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    minutes: Annotated[float, typer.Option(help="Time for training; drawing takes seconds more.")] = 3.0,
+    minutes: Annotated[float, typer.Option(help="Time for training; drawing takes seconds more.")] = 3.5,
     out: Annotated[Path, typer.Option(help="Where the numbered runs are.")] = Path("runs"),
     seed: Annotated[int, typer.Option(help="Of everything random in the run.")] = 0,
 ) -> None:
