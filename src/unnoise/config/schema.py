@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from unnoise.networks.settings import ClassifierSettings, UNetSettings
+from unnoise.networks.settings import ClassifierSettings, EncoderUNetSettings, UNetSettings
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -33,6 +33,8 @@ class ModelConfig:
     """Side in pixels that it is trained at; None takes the data's."""
     channels: int | None = None
     """Channels of a picture; None takes the data's."""
+    low_res: int | None = None
+    """Side in pixels of the small picture that an upsampler is given; None for a model without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +118,8 @@ class ClassifierConfig:
     shift: int = 2
     """Pixels that a picture is moved by at most in each direction, its edges repeated."""
     sizes: tuple[int, ...] = ()
-    """Sides of the batches, one drawn for each step; empty takes the pictures' own. Pictures are cut out where
-    it is smaller than theirs, enlarged where it is larger. A side named twice is drawn twice as often."""
+    """Sides of the batches, one drawn for each step; empty takes the pictures' own. Pictures are cut where
+    it is smaller than theirs, enlarged where it is larger. A side named twice is drawn more often."""
     validation: str = ""
     """A data source of its own, such as fashion-mnist:test; "" holds out a part of the training pictures."""
     held_out: float = 0.05
@@ -125,12 +127,22 @@ class ClassifierConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NoisyClassifierConfig:
+    """A classifier of noisy pictures, which guides a model of the same size and schedule (ADM, section 4)."""
+
+    network: EncoderUNetSettings = field(default_factory=EncoderUNetSettings)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """How noisy a picture is at t: that of the model which it guides."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One training run, complete: with the data it repeats bit for bit."""
 
     preset: str = ""
-    kind: Literal["diffusion", "classifier"] = "diffusion"
-    """What is trained: a model that draws (`model`, `objective`, `timesteps`, ...), or a `classifier`."""
+    kind: Literal["diffusion", "classifier", "noisy_classifier"] = "diffusion"
+    """What is trained: a model that draws (`model`, `objective`, `timesteps`, ...), a `classifier`, or a
+    `noisy_classifier` that guides."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
@@ -139,6 +151,8 @@ class TrainConfig:
     ema: EmaConfig = field(default_factory=EmaConfig)
     classifier: ClassifierConfig | None = None
     """For kind classifier alone."""
+    noisy_classifier: NoisyClassifierConfig | None = None
+    """For kind noisy_classifier alone."""
     steps: int = 100_000
     minutes: float | None = None
     """Take as many steps as fit into this time; measured before the first step, which sets `steps`."""
