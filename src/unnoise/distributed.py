@@ -76,6 +76,11 @@ def world() -> int:
     return dist.get_world_size() if _grouped() else 1
 
 
+def is_first() -> bool:
+    """Whether this is the first of the processes that torchrun started, also while no group is open."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
 def is_main() -> bool:
     """Whether this is the process that writes files and speaks."""
     return rank() == 0

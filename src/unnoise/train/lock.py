@@ -36,8 +36,10 @@ def locked(run: Path) -> Iterator[None]:
     path = run / "lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     _held.add(descriptor)
+    taken = False
     try:
-        if not _take(descriptor, path):
+        taken = _take(descriptor, path)
+        if not taken:
             raise ValueError(
                 f"{run} is being written by {_holder(path) or 'another process'}; wait for it, stop it, "
                 "or name another --out"
@@ -45,10 +47,11 @@ def locked(run: Path) -> Iterator[None]:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
-        os.ftruncate(descriptor, 0)
     finally:
         if descriptor in _held:
             _held.discard(descriptor)
+            if taken:
+                os.ftruncate(descriptor, 0)
             if fcntl is not None:
                 with contextlib.suppress(OSError):
                     fcntl.flock(descriptor, fcntl.LOCK_UN)
