@@ -34,10 +34,10 @@ def test_measuring_puts_everything_back() -> None:
 
 
 def test_minutes_set_the_steps_once(tmp_path: Path) -> None:
-    config = tiny_config(minutes=0.05, save_every=1000)
+    config = tiny_config(minutes=0.02, save_every=1000)
     result, events = tiny_run(tmp_path / "a", config)
     stored = read_config(TrainConfig, tmp_path / "a" / "config.yaml")
-    assert stored.minutes == 0.05 and stored.steps == result.steps >= 1
+    assert stored.minutes == 0.02 and stored.steps == result.steps >= 1
     assert next(e for e in events if isinstance(e, Measured)).steps == result.steps
     again, events = tiny_run(tmp_path / "a", config)
     assert again.steps == result.steps and not any(isinstance(e, Measured) for e in events)

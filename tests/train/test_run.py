@@ -14,7 +14,8 @@ from unnoise.config.load import read_config
 from unnoise.config.schema import TrainConfig
 from unnoise.model import load_model
 from unnoise.train import checkpoint
-from unnoise.train.events import Measured, Sampled, Saved, Started, StepDone
+from unnoise.train.diffusion import DiffusionJob
+from unnoise.train.events import Measured, Note, Sampled, Saved, Started, StepDone
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +176,8 @@ def test_open_settings_are_as_they_were(tmp_path: Path) -> None:
     assert stored.compile == "off" and stored.precision != "auto" and stored.micro_batch == 8
     result, _ = tiny_run(tmp_path, config)
     assert result.steps == 4
+    tiny_run(tmp_path / "plain", tiny_config(precision="float32", steps=4))
+    tiny_run(tmp_path / "plain", tiny_config(precision="auto", steps=4))  # whatever auto means by now
 
 
 def test_other_pictures_are_refused(tmp_path: Path) -> None:
@@ -225,6 +228,20 @@ def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(
     assert os.listdir(tmp_path / "checkpoints") == ["step-00000004"]
     monkeypatch.undo()
     tiny_run(tmp_path)
+    assert_same_run(tmp_path, finished)
+
+
+def test_a_grid_that_overflows_does_not_stop_the_run(
+    tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflow(*_: Any, **__: Any) -> Any:
+        raise FloatingPointError("not a number in picture 3")
+
+    monkeypatch.setattr(DiffusionJob, "sample", overflow)
+    result, events = tiny_run(tmp_path, tiny_config(sample_every=12))
+    assert result.steps == 12 and result.stopped is None
+    notes = [e.text for e in events if isinstance(e, Note)]
+    assert notes[0] == "no grid after step 1: not a number in picture 3"
     assert_same_run(tmp_path, finished)
 
 

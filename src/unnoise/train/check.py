@@ -7,6 +7,12 @@ from unnoise.config.schema import ClassifierConfig, TrainConfig
 
 def check(config: TrainConfig, *, processes: int) -> None:
     """Refuse numbers out of range, naming the setting, the rule and the way out."""
+    if config.kind == "noisy_classifier" or config.model.low_res:
+        what = "noisy classifiers" if config.kind == "noisy_classifier" else "upsamplers (model.low_res)"
+        raise ValueError(
+            f"this version trains no {what}, it only uses published ones; train another preset (see "
+            "`unnoise presets`)"
+        )
     o, e = config.optimizer, config.ema
     rules = [
         ("steps", config.steps, config.steps >= 1, "use 1 or more"),

@@ -10,7 +10,7 @@ from torch import nn
 from unnoise import distributed
 from unnoise.config.schema import TrainConfig
 from unnoise.train import checkpoint, memory
-from unnoise.train.events import Listener, Sampled, Skipped, StepDone, TrainResult
+from unnoise.train.events import Listener, Note, Sampled, Skipped, StepDone, TrainResult
 from unnoise.train.prefetch import ahead
 from unnoise.train.run import RunDirectory, checkpoints
 from unnoise.train.signals import Interrupted, Interruption
@@ -168,6 +168,9 @@ def _sample(state: TrainState, run: RunDirectory, on_event: Listener, interrupti
     try:
         measured = state.job.sample(path, state.ema.weights(), on_step=interruption.check)
     except Interrupted:
+        return
+    except FloatingPointError as error:  # a picture that overflowed is no reason to stop learning
+        on_event(Note(text=f"no grid after step {state.step}: {error}"))
         return
     run.events.picture(state.step, "samples", path)
     if measured:

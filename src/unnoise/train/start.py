@@ -56,11 +56,11 @@ def train(
         on_event(DataFound(lines=tuple(dataset.report.lines())))
         config = replace(
             resolve(config, size=dataset.size, channels=dataset.channels, classes=len(dataset.classes)),
-            precision=_precision(config.precision, device),
             device=device.type,
         )
         if stored:
             config = continued(out, stored, config)
+        config = replace(config, precision=_precision(config.precision, device))
         kind = ClassifierJob if config.kind == "classifier" else DiffusionJob
         job = kind(config, dataset, device)
         network = _ready(job.network, config)
@@ -157,8 +157,8 @@ def _settle(
                 reason = str(error).strip().partition("\n")[0]
                 on_event(Note(text=f"torch.compile does not work here, going on without it ({reason})"))
     if total is not None:
-        left = distributed.largest(time.perf_counter() - began, device)
-        steps = estimate.steps_within(total - left, cost, config, passes=job.sampled)
+        spent = distributed.largest(time.perf_counter() - began, device)
+        steps = estimate.steps_within(total - spent, cost, config, passes=job.sampled)
         config = replace(config, steps=steps)
     on_event(
         Measured(
