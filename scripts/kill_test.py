@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 
 RECIPE = [
     *("fashion-28", "--data", "fashion-mnist-10k", "--batch-size", "8", "--seed", "1", "--device", "cpu"),
-    *("--precision", "float32", "--compile", "off"),
+    *("--compile", "off"),
 ]
 SMALL = [
     *("model.network.width=16", "model.network.depth=1", "model.network.channel_mult=[1,2]"),
