@@ -4,11 +4,23 @@ from dataclasses import replace
 from typing import TypeVar
 
 from unnoise.config.load import differences, to_yaml
-from unnoise.config.schema import ClassifierConfig, DataConfig, ModelConfig, TrainConfig
+from unnoise.config.schema import (
+    ClassifierConfig,
+    DataConfig,
+    ModelConfig,
+    NoisyClassifierConfig,
+    TrainConfig,
+)
 
 T = TypeVar("T", int, int | None)
 DRAWING = ("model", "objective", "timesteps", "label_dropout", "sample_steps", "sample_count")
 """Settings that mean nothing to a classifier."""
+KINDS = {
+    "diffusion": DRAWING,
+    "classifier": ("classifier",),
+    "noisy_classifier": ("noisy_classifier",),
+}
+"""Kind of training -> the settings that it alone has."""
 
 
 def data_config(config: TrainConfig) -> DataConfig:
@@ -17,13 +29,20 @@ def data_config(config: TrainConfig) -> DataConfig:
     model, data = config.model, config.data
     if config.kind == "classifier":
         return data
-    if model.image_size and data.size and model.image_size != data.size:
-        raise ValueError(
-            f"model.image_size={model.image_size} and data.size={data.size} differ; set one of them"
-        )
-    if size := data.size or model.image_size:
-        model.network.check_side(size)
-    return replace(data, size=data.size or model.image_size, channels=data.channels or model.channels)
+    if config.kind == "noisy_classifier":
+        network = (config.noisy_classifier or NoisyClassifierConfig()).network
+        return _sized(data, "noisy_classifier.network", network.image_size, network.in_channels)
+    data = _sized(data, "model", model.image_size, model.channels)
+    if data.size:
+        model.network.check_side(data.size)
+    return data
+
+
+def _sized(data: DataConfig, owner: str, size: int | None, channels: int | None) -> DataConfig:
+    """The data settings, what they leave open taken from the network's."""
+    if size and data.size and size != data.size:
+        raise ValueError(f"{owner}.image_size={size} and data.size={data.size} differ; set one of them")
+    return replace(data, size=data.size or size, channels=data.channels or channels)
 
 
 def resolve(config: TrainConfig, *, size: int, channels: int, classes: int) -> TrainConfig:
@@ -33,15 +52,18 @@ def resolve(config: TrainConfig, *, size: int, channels: int, classes: int) -> T
     """
     if config.kind == "classifier":
         return _resolve_classifier(config, size=size, channels=channels, classes=classes)
+    if config.kind == "noisy_classifier":
+        return _resolve_noisy_classifier(config, size=size, channels=channels, classes=classes)
     model = config.model
     image_size = _agree("model.image_size", model.image_size, size)
     image_channels = _agree("model.channels", model.channels, channels)
     label_dropout = config.label_dropout if classes else 0.0
     rows = classes + (label_dropout > 0) if classes else None
     outputs = image_channels * (2 if model.variance in ("learned", "learned_range") else 1)
+    inputs = image_channels * (2 if model.low_res else 1)
     network = replace(
         model.network,
-        in_channels=_agree("model.network.in_channels", model.network.in_channels, image_channels),
+        in_channels=_agree("model.network.in_channels", model.network.in_channels, inputs),
         out_channels=_agree("model.network.out_channels", model.network.out_channels, outputs),
         classes=_agree("model.network.classes", model.network.classes, rows),
     )
@@ -56,11 +78,7 @@ def resolve(config: TrainConfig, *, size: int, channels: int, classes: int) -> T
 
 def _resolve_classifier(config: TrainConfig, *, size: int, channels: int, classes: int) -> TrainConfig:
     settings = config.classifier or ClassifierConfig()
-    if classes < 2:
-        raise ValueError(
-            f"a classifier needs pictures of two classes at least, the data have {classes or 'no labels'}; "
-            "name data with labels, such as a folder with a sub-folder a class"
-        )
+    _check_classes(classes)
     if channels not in (1, 3):
         raise ValueError(
             f"data.channels={channels}: a classifier sees grey (1) or RGB (3); set data.channels to 1 or 3"
@@ -73,25 +91,56 @@ def _resolve_classifier(config: TrainConfig, *, size: int, channels: int, classe
     )
 
 
+def _resolve_noisy_classifier(config: TrainConfig, *, size: int, channels: int, classes: int) -> TrainConfig:
+    settings = config.noisy_classifier or NoisyClassifierConfig()
+    _check_classes(classes)
+    where, network = "noisy_classifier.network", settings.network
+    network = replace(
+        network,
+        image_size=_agree(f"{where}.image_size", network.image_size, size),
+        in_channels=_agree(f"{where}.in_channels", network.in_channels, channels),
+        classes=_agree(f"{where}.classes", network.classes, classes),
+    )
+    network.check()
+    return replace(
+        config,
+        noisy_classifier=replace(settings, network=network),
+        data=replace(config.data, size=size, channels=channels),
+    )
+
+
+def _check_classes(classes: int) -> None:
+    if classes < 2:
+        raise ValueError(
+            f"a classifier needs pictures of two classes at least, the data have {classes or 'no labels'}; "
+            "name data with labels, such as a folder with a sub-folder a class"
+        )
+
+
 def settings_yaml(config: TrainConfig) -> str:
     """YAML of a run's settings, complete but for those that its kind of training does not have."""
-    foreign = DRAWING if config.kind == "classifier" else ("classifier",)
-    return to_yaml(config, without=foreign)
+    return to_yaml(config, without=_foreign(config))
+
+
+def _foreign(config: TrainConfig) -> list[str]:
+    """Settings of the other kinds of training."""
+    return [name for kind, own in KINDS.items() if kind != config.kind for name in own]
 
 
 def check_kind(config: TrainConfig) -> None:
     """Refuse settings of another kind of training than the one that `kind` names."""
-    if config.kind == "diffusion":
-        if config.classifier is not None:
+    for kind in ("classifier", "noisy_classifier"):
+        if config.kind != kind and getattr(config, kind) is not None:
             raise ValueError(
-                "classifier is set, but kind=diffusion trains none; leave it out, or set kind=classifier"
+                f"{kind} is set, but kind={config.kind} trains none; leave it out, or set kind={kind}"
             )
+    if config.kind == "diffusion":
         return
     without = replace(config, **{name: getattr(TrainConfig(), name) for name in DRAWING})
     foreign = differences(without, config)
     if foreign:
         raise ValueError(
-            f"a classifier has no such setting ({foreign[0]}); leave it out, its own are under classifier"
+            f"a classifier has no such setting ({foreign[0]}); leave it out, its own are under {config.kind}"
         )
 
 

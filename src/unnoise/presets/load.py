@@ -2,18 +2,24 @@
 
 import functools
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 from unnoise.config.load import Assignment, from_dict, nearest, override, parse_yaml
+from unnoise.config.resolve import resolve
 from unnoise.config.schema import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expect:
-    """What a preset's network must turn out to be; checked without allocating it."""
+    """What a preset's network must turn out to be on its own data; checked without allocating it."""
 
+    size: int
+    """Side in pixels of the pictures that the published model was trained on."""
+    channels: int
+    classes: int
+    """0 for unlabelled pictures."""
     parameters: int
     layout: str
     """First 16 hex digits of the SHA-256 of the sorted "key shape" lines of its state dict."""
@@ -29,7 +35,16 @@ class Preset:
     """The paper or repository that it repeats."""
     licence: str
     config: TrainConfig
+    weights: str = ""
+    """Where its published weights are; "" when there are none."""
     expect: Expect | None = None
+
+    def published(self) -> TrainConfig:
+        """The complete settings, on the data that `expect` describes."""
+        if self.expect is None:
+            raise ValueError(f"preset {self.name} does not say what data it is for; train it on your own")
+        expect = self.expect
+        return resolve(self.config, size=expect.size, channels=expect.channels, classes=expect.classes)
 
 
 @functools.cache
@@ -58,12 +73,5 @@ def load_preset(name: str, assignments: Iterable[Assignment] = ()) -> Preset:
     if name not in entries:
         raise ValueError(f"unknown preset {name}{nearest(name, entries)} (there are: {', '.join(entries)})")
     entry = dict(entries[name])
-    train = override(entry.pop("train"), assignments, TrainConfig)
-    config = replace(from_dict(TrainConfig, train, where=f"preset {name}"), preset=name)
-    expect = entry.pop("expect", None)
-    return Preset(
-        name=name,
-        config=config,
-        expect=from_dict(Expect, expect, where=f"preset {name}, expect") if expect else None,
-        **entry,
-    )
+    config = override(entry.pop("train"), assignments, TrainConfig) | {"preset": name}
+    return from_dict(Preset, {"name": name, "config": config} | entry, where=f"preset {name}")
