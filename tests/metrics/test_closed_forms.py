@@ -1,4 +1,4 @@
-"""Metrics whose value is known by argument: equal covariances, one-hot scores, collapsed and noise generators, merged statistics."""
+"""Metrics known by argument: equal covariances, one-hot scores, collapsed and noise generators."""
 
 import math
 
@@ -224,3 +224,25 @@ def test_copies_of_training_pictures_are_found():
     assert {i for i, *_ in found.closest_pairs(30)} == set(range(30))
     brute = torch.cdist(fake[30:], real).topk(2, largest=False).indices
     assert (found.indices[30:] == brute).double().mean() > 0.99
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.3, 3.0])
+def test_sketches_change_nothing(noise):
+    """From features of six degrees of freedom, where sketches decide nearly all, to noise, where they give up."""
+    directions = normal(6, 160, 9)
+    real = normal(1400, 6, 1) @ directions + normal(1400, 160, 2) * noise + 5
+    fake = normal(1100, 6, 3, 0.9, 0.1) @ directions + normal(1100, 160, 4) * noise + 5
+    fake[:20] = real[:20]
+    exact = torch.cdist(real.double(), real.double()).square().sort(1).values[:, :4]
+    assert torch.allclose(
+        neighbour_distances(real, 3).double(),
+        exact,
+        rtol=1e-3,
+        atol=2e-5 * float(real.square().sum(1).max()),
+    )
+    both = torch.cdist(real.double(), fake.double())
+    rr = exact[:, 3].sqrt()
+    rf = torch.cdist(fake.double(), fake.double()).sort(1).values[:, 3]
+    found = precision_recall(real=real, fake=fake)
+    assert found.precision == pytest.approx(float((both <= rr[:, None]).any(0).double().mean()), abs=2 / 1100)
+    assert found.recall == pytest.approx(float((both <= rf[None]).any(1).double().mean()), abs=2 / 1100)

@@ -80,8 +80,9 @@ def evaluate(
         raise ValueError("--against is missing; name the real pictures or a reference file")
     values = {
         "samples": samples[0], "against": against, "features": features, "weights": weights, "n": n,
-        "size": size, "channels": channels, "paired": paired, "lpips": lpips, "neighbours": neighbours, "half": half,
-        "block": block, "bootstrap": bootstrap, "floor": floor, "extrapolate": extrapolate, "cache": cache,
+        "size": size, "channels": channels, "paired": paired, "lpips": lpips,
+        "neighbours": neighbours, "half": half, "block": block, "bootstrap": bootstrap, "floor": floor,
+        "extrapolate": extrapolate, "cache": cache,
         "batch_size": batch_size, "seed": seed, "device": device,
         "generate": {
             "sampler": sampler, "steps": steps, "eta": eta, "guidance": guidance, "labels": label or [],

@@ -70,11 +70,19 @@ def smallest(values: Tensor, k: int) -> Tensor:
 
 
 def neighbour_distances(x: Tensor, k: int, *, block: int = BLOCK) -> Tensor:
-    """Squared distances of each row of (N, D) to itself and its k nearest others, ascending: (N, k + 1),
-    clamped at 0.
+    """Squared distances of each row of (N, D) to itself and its k nearest others, ascending: (N, k + 1), >=
+    0.
 
-    Each pair of blocks is multiplied once and read from both sides.
+    Where a few directions bound the distances well, only a few candidates of each row are measured
+    (`sketch.py`); else each pair of blocks is multiplied once and read from both sides. Exact either way.
     """
+    from unnoise.metrics.sketch import sketched_neighbours
+
+    found = sketched_neighbours(x, k, block=block)
+    return _all_neighbours(x, k, block) if found is None else found
+
+
+def _all_neighbours(x: Tensor, k: int, block: int) -> Tensor:
     norms = squared_norms(x)
     slices = list(blocks(len(x), block))
     best = x.new_full((len(x), k + 1), float("inf"))
@@ -95,49 +103,3 @@ def neighbour_distances(x: Tensor, k: int, *, block: int = BLOCK) -> Tensor:
             if columns is not rows:
                 add(columns, d.T, d.amin(0))
     return best.clamp_min_(0)
-
-
-def principal_directions(x: Tensor, rank: int) -> Tensor:
-    """Orthonormal (D, rank) that spans most of the variance of (N, D): one power iteration, fixed start."""
-    start = torch.randn(x.shape[1], rank, generator=torch.Generator().manual_seed(0)).to(x)
-    centred = x - x.mean(0)
-    basis: Tensor = torch.linalg.qr(centred.T @ (centred @ start)).Q
-    return basis
-
-
-def _argmin(values: Tensor) -> Tensor:
-    """Index of the smallest of each row but for the last columns % CHUNK; far faster on a CPU than
-    `argmin`.
-    """
-    whole = values.shape[1] - values.shape[1] % CHUNK
-    if whole == 0:
-        return values.argmin(1)
-    chunks = values[:, :whole].reshape(len(values), -1, CHUNK)
-    best = chunks.amin(2).argmin(1)
-    inside: Tensor = chunks[torch.arange(len(values), device=values.device), best]
-    return best * CHUNK + inside.argmin(1)
-
-
-def likely_neighbours(
-    a: Tensor, b: Tensor, reach_a: Tensor, reach_b: Tensor, *, rank: int = 32, block: int = BLOCK
-) -> tuple[Tensor, Tensor]:
-    """For each a the b in whose ball of squared radius reach_b it most likely lies, and for each b likewise:
-    int64 (len(a),) and (len(b),).
-
-    By estimates of |a - b|^2 - reach from `rank` principal directions and the norms of the rest, a few
-    hundredths of the cost of the distances: hints, never results.
-    """
-    basis = principal_directions(b[:: max(1, len(b) // 2048)], min(rank, b.shape[1]))
-    low_a, low_b = -2 * (a @ basis), b @ basis
-    rest_a, rest_b = squared_norms(a) - reach_a, squared_norms(b) - reach_b
-
-    def best(low: Tensor, others: Tensor, rest: Tensor) -> Tensor:
-        found = []
-        for r in blocks(len(low), block):
-            parts = [(c, torch.addmm(rest[None, c], low[r], others[c].T)) for c in blocks(len(others), block)]
-            places = torch.stack([_argmin(e) + c.start for c, e in parts], 1)
-            lowest = torch.stack([e.amin(1) for _, e in parts], 1).argmin(1, keepdim=True)
-            found.append(places.gather(1, lowest)[:, 0])
-        return torch.cat(found)
-
-    return best(low_a, low_b, rest_b), best(low_b, low_a, rest_a)

@@ -16,12 +16,12 @@ from unnoise.metrics.distances import (
     BLOCK,
     blocks,
     half_squared_distances,
-    likely_neighbours,
     neighbour_distances,
     smallest,
     squared_distances,
     squared_norms,
 )
+from unnoise.metrics.sketch import sketched_membership
 from unnoise.metrics.statistics import as_matrix
 
 HALF_BLOCK = 10_000
@@ -114,26 +114,14 @@ def _inside_half(a: Tensor, b: Tensor, radii_a: Tensor, radii_b: Tensor, block: 
     return in_a, in_b
 
 
-def _hinted(points: Tensor, centres: Tensor, reach: Tensor, candidate: Tensor) -> Tensor:
-    """Which points lie in their one candidate ball; False decides nothing."""
-    norms, norms_centres = squared_norms(points), squared_norms(centres)
-    found = []
-    for r in blocks(len(points), 64):
-        chosen = candidate[r]
-        cross = torch.linalg.vecdot(centres[chosen], points[r])
-        found.append((norms_centres[chosen] - 2 * cross + norms[r]).clamp_min_(0) <= reach[chosen])
-    return torch.cat(found)
-
-
 def _inside(a: Tensor, b: Tensor, radii_a: Tensor, radii_b: Tensor, block: int) -> tuple[Tensor, Tensor]:
     """Which a lie in a ball of b, which b in a ball of a.
 
-    One hit decides a point: balls that most likely hold it are tried first, and only points that none of them
-    held are measured against all.
+    One hit decides a point, and a lower bound of its distances may rule out every ball (`sketch.py`): only
+    points that are still open are measured against all.
     """
     norms_a, norms_b = squared_norms(a), squared_norms(b)
-    for_a, for_b = likely_neighbours(a, b, radii_a, radii_b, block=block)
-    in_a, in_b = _hinted(a, b, radii_b, for_a), _hinted(b, a, radii_a, for_b)
+    (in_a, open_a), (in_b, open_b) = sketched_membership(a, b, radii_a, radii_b, block=block)
 
     def measure(rows: Tensor, columns: Tensor) -> None:
         for i in blocks(len(rows), block):
@@ -143,10 +131,8 @@ def _inside(a: Tensor, b: Tensor, radii_a: Tensor, radii_b: Tensor, block: int) 
                 in_a[r] |= (d <= radii_b[c]).any(1)
                 in_b[c] |= (d <= radii_a[r, None]).any(0)
 
-    everything = torch.arange(len(b), device=b.device)
-    open_a = ~in_a
-    measure(open_a.nonzero()[:, 0], everything)
-    measure((~open_a).nonzero()[:, 0], (~in_b).nonzero()[:, 0])
+    measure(open_a.nonzero()[:, 0], torch.arange(len(b), device=b.device))
+    measure((~open_a).nonzero()[:, 0], (open_b & ~in_b).nonzero()[:, 0])
     return in_a, in_b
 
 
