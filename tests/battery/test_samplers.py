@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.analytic import GRIDS, Gaussian, Mixture, grid, slope
-from tests.battery.registry import ALL, DETERMINISTIC, STOCHASTIC
+from tests.analytic import GRIDS, Gaussian, Mixture, Network, grid, slope
+from tests.battery.registry import ALL, DETERMINISTIC, STOCHASTIC, convergence
 from unnoise.diffusion.condition import Condition
 from unnoise.diffusion.constrain import hold_known
+from unnoise.diffusion.denoiser import Denoiser
 from unnoise.diffusion.guidance import classifier_guide
 from unnoise.diffusion.noise import RecordedNoise, SeededNoise
+from unnoise.diffusion.prediction import Prediction
 from unnoise.diffusion.samplers import SAMPLERS, DdimInversion
 from unnoise.diffusion.schedule import NoiseSchedule, make_betas
 from unnoise.diffusion.spacing import space
@@ -42,15 +44,15 @@ def few(steps: int = 12) -> NoiseSchedule:
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_order_of_convergence(name: str, kind: str) -> None:
     """Against the exact solution of the ODE; a wrong coefficient anywhere changes the slope to 0."""
-    sampler, counts, errors = DETERMINISTIC[name], [16, 32, 64, 128], []
-    for steps in counts:
-        schedule = grid(kind, steps)
+    sampler, wanted, errors = DETERMINISTIC[name], convergence(name, kind), []
+    for steps in wanted.counts:
+        schedule = grid(kind, steps, first=wanted.first)
         x = pixels(2, 1, 2, 2)
         path = schedule.path(x)
         end = last(run(sampler, DATA, x, path, cond=NONE, noise=no_noise))
         errors.append((end - DATA.flow(x, path[0], path[-1])).abs().max().item())
-    measured = slope(counts, errors)
-    assert sampler.order - 0.2 < measured < sampler.order + 0.5, (measured, errors)
+    measured = slope(list(wanted.counts), errors)
+    assert wanted.order - 0.2 < measured < wanted.order + wanted.above, (measured, errors)
 
 
 def moments(sampler, schedule: NoiseSchedule, data: Gaussian) -> tuple[float, float]:
@@ -126,7 +128,9 @@ def test_dtype(name: str, dtype: torch.dtype) -> None:
 
     end = walked(start)
     assert end.dtype == torch.promote_types(dtype, torch.float32)
-    torch.testing.assert_close(end.double(), walked(start.double()), rtol=0, atol=1e-5)
+    # Means of eps are multiplied by alpha' sigma_ve, 2600 in the first step here, and so is their rounding.
+    atol = 3e-4 if name in ("heun", "plms") else 1e-5
+    torch.testing.assert_close(end.double(), walked(start.double()), rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -145,7 +149,7 @@ def test_a_picture_does_not_depend_on_its_batch(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_constraint(name: str) -> None:
     """Called once a step, before the network, with its own noise; known pixels come back to the bit."""
-    schedule, calls, seen = few(), [], []
+    schedule, calls, seen = few(), [], {}
     known, mask = pixels(3, 1, 2, 2, seed=1), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     held = hold_known(known, mask)
 
@@ -159,7 +163,7 @@ def test_constraint(name: str) -> None:
             return held.final(x0)
 
     def denoise(x, at, cond):
-        seen.append((at, x))
+        seen.setdefault(len(calls), (at, x))  # the first call after `before`; some samplers call again
         return DATA(x, at, cond)
 
     drawn = {}
@@ -177,8 +181,8 @@ def test_constraint(name: str) -> None:
     assert (end - known).abs()[:, :, 0, 1].min() > 1e-6
     assert (schedule.steps - 1, 0) not in drawn, "the last step adds no noise, so none is drawn"
     for step in range(schedule.steps):
-        at = schedule.at(schedule.steps - 1 - step, x)
-        before = next(x for place, x in seen if place.i[0] == at.i[0])
+        at, before = seen[step + 1]
+        assert at.i[0] == schedule.steps - 1 - step
         wanted = at.scales.alpha * known + at.scales.sigma * drawn[step, 1]
         torch.testing.assert_close(before * mask, wanted * mask)
 
@@ -189,7 +193,8 @@ def test_guided_mixture_is_its_component(name: str) -> None:
     means = torch.tensor([-0.8, 0.5], dtype=torch.float64).view(2, 1, 1, 1)
     variances = torch.tensor([0.02, 0.05], dtype=torch.float64)
     mixture = Mixture(means, variances, torch.tensor([0.7, 0.3], dtype=torch.float64))
-    schedule, count = grid("uniform", 150, first=-6.0, last=5.0), 4000
+    steps = 150 if (ALL[name].order or 1) == 1 else 60
+    schedule, count = grid("uniform", steps, first=-6.0, last=5.0), 4000
 
     def unconditional(x, at, cond):
         return mixture(x, at, NONE)
@@ -250,3 +255,53 @@ def test_pictures_may_stand_at_different_entries(name: str) -> None:
     together = step(slice(0, 3))
     for row in range(3):
         torch.testing.assert_close(together[row : row + 1], step(slice(row, row + 1)))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_start_without_signal(name: str) -> None:
+    """An entry with alpha_bar 0, where log-SNR and x/alpha are infinite, is a start like any other."""
+    schedule, noise = grid("uniform", 30, first=-6.0, last=1.0), SeededNoise(0, range(3))
+    betas = schedule.betas.clone()
+    betas[-1] = 1
+    silent = NoiseSchedule(betas, schedule.timesteps, alpha_bar_end=schedule.alpha_bar_end)
+
+    def denoise(x, at, cond):
+        x0 = DATA.x0(x, at)
+        return Prediction(x0, (x - at.scales.alpha * x0) / at.scales.sigma)
+
+    x = pixels(3, 1, 2, 2)
+    ends = [
+        last(run(ALL[name], denoise, x, walked.path(x), cond=NONE, noise=noise))
+        for walked in (silent, schedule)
+    ]
+    assert (ends[0] - ends[1]).abs().max() < 0.15, ends
+
+
+@pytest.mark.parametrize("predicts", ["eps", "x0", "v", "mean"])
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_whatever_a_network_predicts(name: str, predicts: str) -> None:
+    """Learned variances change nothing, nor does what the prediction is made of."""
+    training = NoiseSchedule.from_betas(make_betas("linear", 24))
+    x = pixels(2, 1, 2, 2)
+
+    def walked(denoise) -> Tensor:
+        return last(run(DETERMINISTIC[name], denoise, x, training.path(x), cond=NONE, noise=no_noise))
+
+    exact = walked(DATA)
+    for variance in ("fixed_small", "fixed_large", "learned", "learned_range"):
+        network = Network(DATA, training, predicts, variance)
+        with torch.no_grad():
+            network.wider.fill_(0.7)
+        end = walked(Denoiser(network, predicts=predicts, variance=variance))
+        torch.testing.assert_close(end, exact, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["dpmpp-2m", "dpmpp-3m"])
+def test_noise_of_samplers_that_have_it(name: str) -> None:
+    with pytest.raises(ValueError, match="eta=1.5"):
+        SAMPLERS[name](eta=1.5)
+
+
+def test_orders_of_unipc() -> None:
+    with pytest.raises(ValueError, match="solver_order=4"):
+        SAMPLERS["unipc"](solver_order=4)
