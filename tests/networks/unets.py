@@ -55,7 +55,9 @@ def encoder_settings_of(args: dict[str, Any]) -> EncoderUNetSettings:
     return EncoderUNetSettings(**values)
 
 
-SMALL = UNetSettings(width=64, depth=1, channel_mult=(1, 2), attention=(2,), heads=4, out_channels=6)
+SMALL = UNetSettings(
+    in_channels=3, width=64, depth=1, channel_mult=(1, 2), attention=(2,), heads=4, out_channels=6
+)
 
 
 def randomised(settings: UNetSettings, seed: int = 0) -> UNet:
@@ -63,7 +65,10 @@ def randomised(settings: UNetSettings, seed: int = 0) -> UNet:
     generator = torch.Generator().manual_seed(seed)
     network = UNet(settings)
     with torch.no_grad():
-        for p in network.parameters():
-            scale = 0.1 if p.ndim == 1 else p[0].numel() ** -0.5
-            p.copy_(torch.randn(p.shape, generator=generator) * scale + (p if p.ndim == 1 else 0))
+        for name, p in network.named_parameters():
+            z = torch.randn(p.shape, generator=generator)
+            if p.ndim == 1:
+                p.copy_(0.1 * z + name.endswith("weight"))
+            else:
+                p.copy_(z * p[0].numel() ** -0.5)
     return network

@@ -14,8 +14,8 @@ from unnoise.networks.kernels.group_norm import DTYPES, group_norm_silu, is_avai
 def best_layout(x: Tensor) -> torch.memory_format:
     """The memory layout in which blocks of x's device and type are fastest (docs/speed.md).
 
-    A CPU convolves fastest channels-last, where PyTorch's own group norm is slow, and wrong in the third digit
-    when a mean is 100 times the spread: only the compiled one makes that layout worth having.
+    A CPU convolves fastest channels-last. PyTorch's own group norm is slow there, and loses three digits when
+    a mean is 100 times the spread: only the compiled one makes that layout worth having.
     """
     compiled = x.device.type == "cpu" and x.dtype in DTYPES and is_available()
     return torch.channels_last if compiled else torch.contiguous_format
@@ -58,7 +58,7 @@ def _native(norm: GroupNorm, x: Tensor) -> Tensor:
     if x.device.type != "cpu" or weight.dtype != torch.float32:
         weight, bias = weight.to(x.dtype), bias.to(x.dtype)
     # In the contiguous layout, whose statistics are the accurate ones on a CPU and the only ones elsewhere.
-    return F.group_norm(x.contiguous(), norm.num_groups, weight, bias, norm.eps)
+    return torch.group_norm(x.contiguous(), norm.num_groups, weight, bias, norm.eps)
 
 
 def _compiled(
