@@ -226,12 +226,12 @@ class EvaluateRequest:
     """How samples are measured against a reference."""
 
     samples: str = ""
-    """A folder, zip, npz, built-in data set, or a model file or run directory (drawn on the fly, not stored)."""
+    """A folder, zip, npz, data set, or a model file or run directory (drawn on the fly, not stored)."""
     against: str = ""
     """A folder, zip, npz, built-in data set, or a reference file (ADM's npz with mu and sigma)."""
     features: str = "auto"
-    """inception, effnet-lite0, unnoise-small, hf:NAME, or a classifier file; auto takes Inception where its weights
-    are on this machine, else what is."""
+    """inception, effnet-lite0, unnoise-small, hf:NAME, or a classifier file; auto takes Inception where its
+    weights are on this machine, else what is."""
     weights: str = ""
     """Path of the feature network's weights."""
     n: int | None = None
@@ -259,7 +259,7 @@ class EvaluateRequest:
     generate: GenerateRequest = field(default_factory=GenerateRequest)
     """How a model is drawn from; its `n` gives way to `n`."""
     cache: str | None = None
-    """Folder for features, which lets an interrupted evaluation continue; None takes the user's cache folder."""
+    """Folder for features, which lets an interrupted evaluation continue; None takes the user's cache."""
     batch_size: int = 32
     seed: int = 0
     device: str = "auto"
