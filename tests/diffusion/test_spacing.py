@@ -1,11 +1,13 @@
 """Respacing: any spec gives increasing entries, ddimN takes what ADM does, errors say the way out."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unnoise.diffusion.spacing import space
+from unnoise.diffusion.schedule import NoiseSchedule, make_betas
+from unnoise.diffusion.spacing import grid, space
 
 
 def check(kept: torch.Tensor, steps: int, count: int) -> None:
@@ -120,3 +122,55 @@ def test_all_steps_and_plain_numbers() -> None:
 def test_refusals(spec: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         space(spec, 1000)
+
+
+def schedules() -> dict[str, NoiseSchedule]:
+    linear = make_betas("linear", 1000)
+    return {
+        "linear": NoiseSchedule.from_betas(linear),
+        "cosine": NoiseSchedule.from_betas(make_betas("cosine", 4000), rescale=True),
+        "respaced": NoiseSchedule.from_betas(linear).respaced(space("250", 1000)),
+    }
+
+
+@pytest.mark.parametrize("kind", ["logsnr", "karras"])
+@pytest.mark.parametrize("count", [1, 2, 7, 20])
+@pytest.mark.parametrize("name", schedules())
+def test_grids_between_training_steps(kind: str, count: int, name: str) -> None:
+    """Equal steps in log sigma_ve or sigma_ve^(1/7), from end to end; t is what training would say."""
+    schedule = schedules()[name]
+    made = grid(f"{kind}{count}", schedule)
+    known, sigma_ve = ((1 / s.alpha_bar - 1).sqrt() for s in (schedule, made))
+    assert made.steps == count and made.alpha_bar_end == 1
+    # Betas are the table: one step of 1 - beta = 1e-10 leaves alpha_bar six digits.
+    torch.testing.assert_close(sigma_ve[-1], known[-1], rtol=1e-6, atol=0)
+    torch.testing.assert_close(made.timesteps[-1], schedule.timesteps[-1], rtol=1e-6, atol=0)
+    even = sigma_ve.log() if kind == "logsnr" else sigma_ve ** (1 / 7)
+    if count > 1:
+        torch.testing.assert_close(sigma_ve[0], known[0], rtol=1e-9, atol=0)
+        assert abs(made.timesteps[0]) < 1e-9
+        torch.testing.assert_close(even.diff(), even.diff().mean().expand(count - 1), rtol=1e-6, atol=0)
+    told = torch.from_numpy(np.interp(sigma_ve.log(), known.log(), schedule.timesteps))
+    torch.testing.assert_close(made.timesteps, told, rtol=0, atol=1e-3)
+    assert bool((made.timesteps.diff() > 0).all())
+
+
+def test_a_grid_is_a_respacing_unless_it_is_named() -> None:
+    schedule = schedules()["linear"]
+    for spec in ("20", "ddim25", "90,60", 7):
+        kept = schedule.respaced(space(spec, 1000))
+        assert torch.equal(grid(spec, schedule).betas, kept.betas)
+        assert torch.equal(grid(spec, schedule).timesteps, kept.timesteps)
+
+
+def test_grids_that_cannot_be() -> None:
+    schedule = schedules()["linear"]
+    with pytest.raises(ValueError, match="karras0 keeps none"):
+        grid("karras0", schedule)
+    with pytest.raises(ValueError, match=r"logsnr1001 exceeds .* use 1\.\.1000"):
+        grid("logsnr1001", schedule)
+    with pytest.raises(ValueError, match="logsnr20"):
+        grid("karas20", schedule)
+    silent = NoiseSchedule.from_betas(torch.tensor([0.1, 0.5, 1.0]))
+    with pytest.raises(ValueError, match="use trailing2"):
+        grid("karras2", silent)

@@ -1,7 +1,8 @@
 """Which steps of the training process a sampler visits.
 
 Sections and ddimN follow Improved DDPM's code (arXiv:2102.09672), quad DDIM's (arXiv:2010.02502), trailing
-Lin et al. 2023 (arXiv:2305.08891).
+Lin et al. 2023 (arXiv:2305.08891). Equal steps in log-SNR: Lu et al. 2022 (DPM-Solver, arXiv:2206.00927);
+Karras et al. 2022 (arXiv:2206.00364).
 """
 
 import re
@@ -9,6 +10,53 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from unnoise.diffusion.schedule import NoiseSchedule
+
+RHO = 7
+"""Karras et al. Eq. 5."""
+
+
+def grid(spec: str | int, schedule: NoiseSchedule) -> NoiseSchedule:
+    """The process that sampling walks: `schedule` respaced by `space(spec)`, or a grid of its own.
+
+    "logsnr20": log(sigma_ve) in equal steps from the noisiest entry to the least noisy one (DPM-Solver
+    section 3.3); "karras20": sigma_ve^(1/7) in equal steps (Karras et al. Eq. 5). The network is told the t
+    between training steps that belongs to a noise level, interpolated over log(sigma_ve).
+    """
+    named = re.fullmatch(r"(logsnr|karras)\s*(\d+)", str(spec).strip())
+    if not named:
+        return schedule.respaced(space(spec, schedule.steps))
+    count = int(named[2])
+    check_count(count, schedule.steps, named[0])
+    known = (1 / schedule.alpha_bar - 1).sqrt()
+    if bool(known[-1].isinf()):
+        raise ValueError(
+            f"steps={named[0]}: the noisiest training step holds no signal, so its log-SNR has no bound; "
+            f"use trailing{count}"
+        )
+    u = torch.linspace(1, 0, count, dtype=torch.float64).flip(0)  # a single step is the noisiest
+    least, most = known[0], known[-1]
+    if named[1] == "logsnr":
+        sigma_ve = (least.log() + u * (most / least).log()).exp()
+    else:
+        sigma_ve = (least ** (1 / RHO) + u * (most ** (1 / RHO) - least ** (1 / RHO))) ** RHO
+    alpha_bar = 1 / (1 + sigma_ve**2)
+    before = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
+    return NoiseSchedule(
+        1 - alpha_bar / before,
+        interpolate(sigma_ve.log(), known.log(), schedule.timesteps),
+        schedule.alpha_bar_start,
+    )
+
+
+def interpolate(at: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
+    """The broken line through (xs, ys), xs increasing, at the points `at`; its ends' values beyond them."""
+    if len(xs) == 1:
+        return ys.expand(len(at)).clone()
+    right = torch.searchsorted(xs, at).clamp(1, len(xs) - 1)
+    share = (at - xs[right - 1]) / (xs[right] - xs[right - 1])
+    return torch.lerp(ys[right - 1], ys[right], share.clamp(0, 1))
 
 
 def space(spec: str | int, steps: int) -> Tensor:
@@ -30,7 +78,7 @@ def space(spec: str | int, steps: int) -> Tensor:
     if not re.fullmatch(r"\d+(\s*,\s*\d+)*", text):
         raise ValueError(
             f'steps={text!r} is not a respacing; use a count such as "250", sections ("90,60,60,20,20"),'
-            ' "ddim25", "uniform50", "quad50" or "trailing50"'
+            ' "ddim25", "uniform50", "quad50" or "trailing50" (for drawing also "logsnr20" or "karras20")'
         )
     counts = [int(count) for count in text.split(",")]
     if len(counts) == 1:
