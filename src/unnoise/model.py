@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,16 +10,16 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from unnoise.config.load import FORMAT as CONFIG_FORMAT
 from unnoise.config.load import check_format, from_dict, to_dict
 from unnoise.config.resolve import check_model
-from unnoise.config.schema import ModelConfig
+from unnoise.config.schema import ModelConfig, NoisyClassifierConfig
 from unnoise.diffusion.denoiser import Denoiser
 from unnoise.diffusion.schedule import NoiseSchedule, make_betas
 from unnoise.networks.unet import UNet
+from unnoise.tensorfile import flushed_aside, write_tensors
 
 METADATA_KEY = "unnoise"
 
@@ -90,7 +89,7 @@ class Model:
         return sample(self, **options)
 
 
-def make_schedule(config: ModelConfig) -> NoiseSchedule:
+def make_schedule(config: ModelConfig | NoisyClassifierConfig) -> NoiseSchedule:
     """The training schedule that the settings describe."""
     s = config.schedule
     with torch.device("cpu"):  # also while a network is built on the meta device
@@ -112,8 +111,13 @@ def build_model(config: ModelConfig, info: ModelInfo | None = None) -> Model:
 
 
 def layout(network: nn.Module) -> str:
+    """`layout_of` a network's state dict."""
+    return layout_of(network.state_dict())
+
+
+def layout_of(state: Mapping[str, Tensor]) -> str:
     """First 16 hex digits of the SHA-256 of the sorted "key shape" lines of a state dict."""
-    lines = sorted(f"{key} {tuple(value.shape)}" for key, value in network.state_dict().items())
+    lines = sorted(f"{key} {tuple(value.shape)}" for key, value in state.items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
@@ -121,26 +125,16 @@ def save_model(path: Path | str, model: Model, *, weights: Mapping[str, Tensor] 
     """Write one safetensors file, atomically. `weights` (such as an average) replaces the network's own."""
     from unnoise import __version__
 
-    state = dict(weights if weights is not None else model.network.state_dict())
+    state = model.network.state_dict() if weights is None else weights
     info = replace(model.info, version=model.info.version or __version__)
     header = {"format": CONFIG_FORMAT, "model": to_dict(model.config), "info": to_dict(info)}
-    tensors = {key: value.detach().to("cpu").contiguous() for key, value in state.items()}
-    write_atomically(Path(path), to_bytes(tensors, metadata={METADATA_KEY: json.dumps(header)}))
+    write_tensors(Path(path), state, {METADATA_KEY: json.dumps(header)})
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write aside, flush to the disk, rename: readers see the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(aside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            aside.unlink()
+    with flushed_aside(path) as file:
+        file.write(content)
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -162,9 +156,20 @@ def read_header(path: Path) -> dict[str, Any]:
     return header
 
 
-def load_model(path: Path | str, device: str | torch.device = "cpu") -> Model:
-    """The model of a file written by `save_model`, or of the newest one in a run directory, ready to draw."""
+def load_model(path: Path | str, device: str | torch.device = "cpu", *, preset: str = "") -> Model:
+    """The model of a file written by `save_model`, or of the newest one in a run directory, ready to draw.
+
+    Or of a published .pt file; `preset` says what network that is for where its shapes do not.
+    """
+    from unnoise.weights import openai
+
     path = find_model(Path(path))
+    if openai.is_torch_file(path):
+        found = openai.load(path, preset=preset)
+        if not isinstance(found, Model):
+            raise ValueError(f"{path} is a classifier of noisy pictures: it cannot draw, only guide a model")
+        return found.to(device)
+    openai.refuse_preset(path, preset)
     header = read_header(path)
     _check_kind(header, path)
     config = from_dict(ModelConfig, header.get("model", {}), where=str(path))
@@ -181,6 +186,8 @@ def _check_kind(header: Mapping[str, Any], path: Path) -> None:
         return
     info = header.get("info")
     names = [str(name) for name in info.get("classes", ())] if isinstance(info, dict) else []
+    if header["kind"] == "noisy_classifier":
+        raise ValueError(f"{path} is a classifier of noisy pictures: it cannot draw, only guide a model")
     known = f" of {len(names)} classes ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
     raise ValueError(
         f"{path} is a {header['kind']}{known if names else ''}, not a diffusion model: it cannot draw, but "

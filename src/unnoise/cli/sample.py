@@ -25,7 +25,9 @@ def register(app: typer.Typer) -> None:
 
 
 def sample(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file or a run directory.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A model file, a run directory or a published .pt file.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the pictures; the same command continues there.")],
     n: Annotated[int, typer.Option("-n", help="How many pictures.")] = _DEFAULT.n,
     label: Annotated[
@@ -52,6 +54,9 @@ def sample(
     exact: Annotated[
         bool, typer.Option("--exact", help="Pictures equal to the bit, however they are batched.")
     ] = False,
+    preset: Annotated[
+        str, typer.Option(help="What network a .pt file is for, if it cannot be told: a preset or a .yaml.")
+    ] = "",
     device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = _DEFAULT.device,
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = _DEFAULT.precision,
 ) -> None:
@@ -73,13 +78,14 @@ def sample(
         request = from_dict(GenerateRequest, values)
         file = find_model(model)
         with distributed.processes(device) as chosen:
-            ready = plan(load_model(file, chosen), request)
+            ready = plan(load_model(file, chosen, preset=preset), request)
             with open(file, "rb") as content:
                 weights = hashlib.file_digest(content, "sha256").hexdigest()
             about = {"Software": f"unnoise {__version__}", "model-sha256": weights}
             with Meter(n, ready.steps, show=distributed.is_main()) as meter:
+                identity = f"{weights} {preset}".strip()
                 job = Job(
-                    out=out, weights=weights, npz=npz, grid=grid, frames=frames, about=about,
+                    out=out, weights=identity, npz=npz, grid=grid, frames=frames, about=about,
                     on_begin=meter.begin, on_step=meter.step, on_batch=meter.batch,
                 )  # fmt: skip
                 try:

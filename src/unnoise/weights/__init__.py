@@ -1,1 +1,1 @@
-
+"""Reading other programs' weights safely, one file a family."""
