@@ -103,6 +103,11 @@ def plan(model: Model, request: GenerateRequest) -> Plan:
     request = from_dict(GenerateRequest, to_dict(request))
     _check_numbers(request)
     config = model.config
+    if config.low_res:
+        raise ValueError(
+            f"this model is an upsampler: it enlarges pictures of {config.low_res}x{config.low_res} and draws "
+            "none alone; name a model that does"
+        )
     dtype = compute_dtype(request.precision, model.device)
     steps = space(request.steps, model.schedule.steps)
     return Plan(

@@ -1,6 +1,7 @@
 """OpenAI's .pt files: recognised, loaded, converted; hostile and broken ones refused with nothing run."""
 
 import contextlib
+import io
 import os
 import pickle
 import subprocess
@@ -90,10 +91,10 @@ def test_every_published_layout_is_recognised(name: str) -> None:
     with torch.device("meta"):
         state = network_of(name).state_dict()
     preset = load_preset(name)
-    config, info = openai._recognised(state, Path("models") / preset.weights.rpartition("/")[2])
+    config, info = openai.recognise(state, Path("models") / preset.weights.rpartition("/")[2])
     assert info.preset == name and config == preset.published()
     # Under any other name it is one of those that compute the same.
-    config, info = openai._recognised(state, Path("renamed.pt"))
+    config, info = openai.recognise(state, Path("renamed.pt"))
     assert info.preset in (name, "")
     assert config.noisy_classifier == preset.published().noisy_classifier
     assert config.model.schedule == preset.published().model.schedule
@@ -213,6 +214,30 @@ def test_sample_and_convert_on_the_command_line(tmp_path: Path, program: Any) ->
     assert (tmp_path / "d" / "000000.png").exists()
     code, _, complaint = program("sample", path, *draw, "--preset", "adm-tiny-new", "--out", tmp_path / "d")
     assert code == 2 and "holds another request" in complaint
+
+
+@pytest.mark.parametrize("answer", ["adm-tiny-new", ""])
+def test_a_terminal_is_asked(
+    tmp_path: Path, program: Any, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    saved(tmp_path / "any.pt", "adm-tiny")
+    keyboard, screen = io.StringIO(answer + "\n"), io.StringIO()
+    for stream in (keyboard, screen):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", keyboard)
+    monkeypatch.setattr(sys, "stderr", screen)
+    code, said, _ = program("convert", tmp_path / "any.pt", tmp_path / "a.safetensors")
+    assert code == 0 and f"preset {answer or 'adm-tiny'}" in said
+    assert "adm-tiny, adm-tiny-new" in screen.getvalue()
+
+
+def test_an_upsampler_does_not_draw_alone(tmp_path: Path) -> None:
+    saved(tmp_path / "adm-up-tiny.pt", "adm-up-tiny")
+    model = load_model(tmp_path / "adm-up-tiny.pt")
+    assert "upsampler" in refusal(model.sample, n=1)
+    x, low = torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 8, 8)
+    cond = Condition(label=torch.tensor([1]), concat=low)
+    assert model.network(x, torch.zeros(1), cond).shape == (1, 6, 16, 16)
 
 
 def test_convert_keeps_a_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

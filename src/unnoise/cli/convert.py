@@ -23,6 +23,7 @@ def convert(
         raise ValueError(f"{out} exists; name a new file")
     if out.suffix != ".safetensors":
         raise ValueError(f"{out} should be a .safetensors file; call it {out.with_suffix('.safetensors')}")
+    from unnoise.cli.choose import settled
     from unnoise.model import Model, find_model, save_model
     from unnoise.noisy_classifier import save_noisy_classifier
     from unnoise.weights import openai
@@ -30,7 +31,7 @@ def convert(
     file = find_model(file)
     if not openai.is_torch_file(file):
         raise ValueError(f"{file} is no .pt file; name one of OpenAI's")
-    model = openai.load(file, preset=preset)
+    model = openai.load(file, preset=settled(file, preset))
     if isinstance(model, Model):
         save_model(out, model)
     else:

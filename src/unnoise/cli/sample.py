@@ -70,6 +70,7 @@ def sample(
         import hashlib
 
         from unnoise import __version__, distributed
+        from unnoise.cli.choose import settled
         from unnoise.config.load import from_dict
         from unnoise.generate import plan
         from unnoise.job import Job, run_job
@@ -77,6 +78,7 @@ def sample(
 
         request = from_dict(GenerateRequest, values)
         file = find_model(model)
+        preset = settled(file, preset)
         with distributed.processes(device) as chosen:
             ready = plan(load_model(file, chosen, preset=preset), request)
             with open(file, "rb") as content:

@@ -28,6 +28,17 @@ LAST_BIAS = {"attention": "out.2.c_proj.bias", "adaptive": "out.3.bias", "spatia
 """Pool of a noisy classifier -> the parameter with one entry a class (spatial_v2: as adaptive)."""
 
 
+class Ambiguous(ValueError):
+    """Several networks have a file's shapes, and its name does not say which it is for."""
+
+    def __init__(self, path: Path, names: list[str]) -> None:
+        self.names = names
+        super().__init__(
+            f"{path} may be any of {', '.join(names)}: their weights have the same shapes and mean different "
+            "things; say which with --preset"
+        )
+
+
 def is_torch_file(path: Path) -> bool:
     """Whether a file is torch's (a zip archive or a pickle), or calls itself so."""
     if path.suffix in (".pt", ".pth"):
@@ -50,7 +61,7 @@ def load(path: Path, *, preset: str = "") -> Model | NoisyClassifier:
     file that is damaged, holds code or other than tensors, or that no preset fits.
     """
     state = read_state(path)
-    config, info = _chosen(state, path, preset) if preset else _recognised(state, path)
+    config, info = _chosen(state, path, preset) if preset else recognise(state, path)
     with torch.device("meta"):
         if config.noisy_classifier is not None:
             model: Any = build_noisy_classifier(config.noisy_classifier, info)
@@ -103,8 +114,8 @@ def _why_unread(message: str) -> str:
     )
 
 
-def _recognised(state: Mapping[str, Tensor], path: Path) -> tuple[TrainConfig, ModelInfo]:
-    """The preset whose network has these keys and shapes."""
+def recognise(state: Mapping[str, Tensor], path: Path) -> tuple[TrainConfig, ModelInfo]:
+    """The settings of the preset whose network has these keys and shapes; among several the name decides."""
     wanted = layout_of(state)
     fitting = [p for p in map(load_preset, preset_names()) if p.expect and p.expect.layout == wanted]
     if not fitting:
@@ -117,11 +128,7 @@ def _recognised(state: Mapping[str, Tensor], path: Path) -> tuple[TrainConfig, M
         return _published((named or fitting)[0])
     config, info = _published(fitting[0])
     if any(_function(p) != _function(fitting[0]) for p in fitting[1:]):
-        names = ", ".join(p.name for p in fitting)
-        raise ValueError(
-            f"{path} may be any of {names}: their weights have the same shapes and mean different things; "
-            "say which with --preset"
-        )
+        raise Ambiguous(path, [p.name for p in fitting])
     return config, replace(info, preset="")  # they compute the same; which one it is stays open
 
 

@@ -1,0 +1,20 @@
+"""Which network a foreign file is for, asked where its shapes cannot tell and somebody is there to answer."""
+
+import sys
+from pathlib import Path
+
+import typer
+
+
+def settled(file: Path, preset: str) -> str:
+    """The preset to read `file` with: as given, or as answered on the terminal; "" where none is needed."""
+    from unnoise.weights import openai
+
+    if preset or not (sys.stdin.isatty() and sys.stderr.isatty()) or not openai.is_torch_file(file):
+        return preset
+    try:
+        openai.recognise(openai.read_state(file), file)
+    except openai.Ambiguous as doubt:
+        typer.echo(f"{file} has the shapes of several networks: {', '.join(doubt.names)}", err=True)
+        return str(typer.prompt("Which one is it", default=doubt.names[0], err=True))
+    return ""
