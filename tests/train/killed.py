@@ -15,7 +15,6 @@ import torch
 import torch._dynamo  # the first optimiser imports it: once here rather than in every fork
 
 from tests.train.tiny import assert_same_run, tiny_config, tiny_run
-from unnoise import model
 from unnoise.train import checkpoint, diffusion, log, start
 from unnoise.train.events import StepDone
 
@@ -60,7 +59,7 @@ def after_the_rename() -> None:
 
 def in_the_model_file() -> None:
     replace = os.replace
-    model.os.replace = lambda a, b: die() if "model" in str(b) else replace(a, b)  # type: ignore[assignment]
+    os.replace = lambda a, b: die() if "model" in str(b) else replace(a, b)  # type: ignore[assignment]
 
 
 def while_pruning() -> None:
