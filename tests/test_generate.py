@@ -9,6 +9,7 @@ from tests.models import tiny_model, with_info
 from unnoise.config.schema import GenerateRequest
 from unnoise.diffusion.condition import Condition
 from unnoise.diffusion.noise import SeededNoise
+from unnoise.diffusion.samplers import SAMPLERS
 from unnoise.generate import EXACT_BATCH, generate, plan, sample
 from unnoise.images import to_images, to_pixels
 
@@ -41,6 +42,22 @@ def test_picture_k_depends_on_seed_and_k_alone(model, sampler, guidance):
     assert torch.equal(whole.labels[7:10], late.labels)
     other = draw(model, n=11, **options | {"seed": 4})
     assert not one_level(whole.pixels, other.pixels)
+
+
+@pytest.mark.parametrize("steps", ["trailing8", "karras8"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_draws_on_every_grid(model, sampler, steps):
+    """A learned variance, guidance and clipping are no hindrance; each sampler draws its own pictures."""
+    options = {"sampler": sampler, "steps": steps, "guidance": 2.0}
+    drawn = draw(model, n=2, **options)
+    assert drawn.pixels.float().std() > 5
+    assert one_level(draw(model, n=1, first=1, **options).pixels, drawn.pixels[1:])
+    has = {field.name for field in dataclasses.fields(SAMPLERS[sampler])}
+    for option in {"eta": 1.0, "solver_order": 3}.items():
+        if option[0] not in has:
+            continue
+        other = draw(model, n=2, **options, **dict([option]))
+        assert not torch.equal(other.pixels, drawn.pixels)
 
 
 def test_neither_the_global_generators_nor_the_network_are_touched(model):
@@ -196,6 +213,11 @@ def test_precision_auto_is_what_the_hardware_has(model):
         ({"sampler": "dimm"}, ["dimm", "ddim", "ddpm"]),
         ({"sampler": "ddpm", "eta": 0.5}, ["eta=0.5", "ddpm", "ddim"]),
         ({"eta": 1.5}, ["eta=1.5"]),
+        ({"sampler": "plms", "eta": 0.5}, ["eta=0.5", "plms", "ddim", "dpmpp-2m"]),
+        ({"sampler": "dpmpp"}, ["dpmpp", "did you mean", "dpmpp-2m"]),
+        ({"sampler": "unipc", "solver_order": 4}, ["solver_order=4", "use 2"]),
+        ({"sampler": "heun", "solver_order": 3}, ["solver_order=3", "heun", "unipc"]),
+        ({"steps": "karras0"}, ["karras0", "use 1..100"]),
         ({"eta": float("nan")}, ["eta"]),
         ({"guidance": float("inf")}, ["guidance"]),
         ({"labels": ["cat"]}, ["'cat'", "Sneaker"]),

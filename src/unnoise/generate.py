@@ -19,7 +19,7 @@ from unnoise.diffusion.noise import SeededNoise
 from unnoise.diffusion.prediction import Denoise, Prediction
 from unnoise.diffusion.samplers import SAMPLERS
 from unnoise.diffusion.schedule import At, NoiseSchedule
-from unnoise.diffusion.spacing import space
+from unnoise.diffusion.spacing import grid
 from unnoise.diffusion.transforms import clip_x0, dynamic_threshold
 from unnoise.diffusion.walk import run
 from unnoise.distributed import choose_device
@@ -29,7 +29,7 @@ from unnoise.networks.precision import compute_dtype
 
 EXACT_BATCH = 8
 """Pictures that go through the network together when a request is `exact`, whatever its batch size."""
-SAMPLER_OPTIONS = ("eta",)
+SAMPLER_OPTIONS = ("eta", "solver_order")
 """Fields of GenerateRequest that belong to the samplers that have a field of this name."""
 
 
@@ -109,12 +109,11 @@ def plan(model: Model, request: GenerateRequest) -> Plan:
             "none alone; name a model that does"
         )
     dtype = compute_dtype(request.precision, model.device)
-    steps = space(request.steps, model.schedule.steps)
     return Plan(
         request=request,
         model=model,
         sampler=_sampler(request),
-        schedule=model.schedule.respaced(steps),
+        schedule=grid(request.steps, model.schedule),
         labels=_labels(model, request.labels),
         denoise=_denoise(model, request, dtype),
         shape=(config.channels, config.image_size, config.image_size),

@@ -57,9 +57,9 @@ def evaluate(
     ] = _DEFAULT.bootstrap,
     floor: Annotated[bool, typer.Option(help="Measure real against real pictures too.")] = True,
     extrapolate: Annotated[bool, typer.Option(help="The distance at infinitely many samples too.")] = True,
-    sampler: Annotated[str, typer.Option(help="For a model: ddim or ddpm.")] = _DRAWN.sampler,
+    sampler: Annotated[str, typer.Option(help="For a model: as of `sample`.")] = _DRAWN.sampler,
     steps: Annotated[str, typer.Option(help="For a model: its steps.")] = _DRAWN.steps,
-    eta: Annotated[float, typer.Option(help="For a model: noise of DDIM.")] = _DRAWN.eta,
+    eta: Annotated[float, typer.Option(help="For a model: as of `sample`.")] = _DRAWN.eta,
     guidance: Annotated[float, typer.Option(help="For a model: classifier-free guidance.")] = _DRAWN.guidance,
     label: Annotated[list[str] | None, typer.Option(help="For a model: its classes in turn.")] = None,
     draw_batch_size: Annotated[

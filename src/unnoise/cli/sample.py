@@ -34,11 +34,21 @@ def sample(
         list[str] | None,
         typer.Option(help="Class name or index; repeat for several in turn. Default: all in turn."),
     ] = None,
-    sampler: Annotated[str, typer.Option(help="ddim or ddpm.")] = _DEFAULT.sampler,
+    sampler: Annotated[
+        str, typer.Option(help="ddim, ddpm, euler, heun, plms, dpmpp-2m, dpmpp-3m or unipc.")
+    ] = _DEFAULT.sampler,
     steps: Annotated[
-        str, typer.Option(help="A count, ddim25, sections 90,60,60,20,20, quad50 or trailing50.")
+        str,
+        typer.Option(
+            help="A count, ddim25, sections 90,60,60,20,20, quad50, trailing50, logsnr20, karras20."
+        ),
     ] = _DEFAULT.steps,
-    eta: Annotated[float, typer.Option(help="Noise of DDIM: 0 none, 1 as much as DDPM.")] = _DEFAULT.eta,
+    eta: Annotated[
+        float, typer.Option(help="Noise of ddim, dpmpp-2m and dpmpp-3m: 0 none, 1 as much as ddpm.")
+    ] = _DEFAULT.eta,
+    solver_order: Annotated[
+        int, typer.Option(help="Of unipc: 2, or 3 without guidance.")
+    ] = _DEFAULT.solver_order,
     guidance: Annotated[
         float, typer.Option(help="Scale of classifier-free guidance; 1 is off.")
     ] = _DEFAULT.guidance,
@@ -62,8 +72,9 @@ def sample(
 ) -> None:
     """Draw pictures with a trained model. The same command continues an interrupted job."""
     values = {
-        "n": n, "labels": label or [], "sampler": sampler, "steps": steps, "eta": eta, "guidance": guidance,
-        "clip": clip, "seed": seed, "first": first, "batch_size": batch_size, "exact": exact,
+        "n": n, "labels": label or [], "sampler": sampler, "steps": steps, "eta": eta,
+        "solver_order": solver_order, "guidance": guidance, "clip": clip,
+        "seed": seed, "first": first, "batch_size": batch_size, "exact": exact,
         "precision": precision,
     }  # fmt: skip
     with stoppable():

@@ -187,8 +187,11 @@ class GenerateRequest:
     """Class names or indices, cycled; empty draws all classes in turn."""
     sampler: str = "ddim"
     steps: str = "50"
-    """A count, "ddim25", sections "90,60,60,20,20", "quad50" or "trailing50"."""
+    """A count, "ddim25", sections "90,60,60,20,20", "quad50", "trailing50", "logsnr20" or "karras20"."""
     eta: float = 0.0
+    """Noise of the samplers ddim, dpmpp-2m and dpmpp-3m: 0 none, 1 as much as ancestral sampling."""
+    solver_order: int = 2
+    """Of the sampler unipc: 2, or 3 without guidance."""
     guidance: float = 1.0
     """Scale of classifier-free guidance; 1 is off."""
     clip: Literal["auto", "none", "static", "dynamic"] = "auto"
