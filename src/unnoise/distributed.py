@@ -6,6 +6,7 @@ Without torchrun there is one process, no group, and every function here is the 
 import contextlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -164,7 +165,9 @@ def wrap(network: nn.Module) -> nn.Module:
     """The network with gradients averaged over processes by its backward pass; itself when alone."""
     if not _grouped():
         return network
-    return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers.*")  # a renaming in later versions
+        return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def apart(network: nn.Module) -> contextlib.AbstractContextManager[None]:

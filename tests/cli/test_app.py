@@ -96,3 +96,40 @@ def test_refusals_are_one_line(arguments, expected, tmp_path):
 def test_a_config_from_the_future(tmp_path):
     (tmp_path / "new.yaml").write_text("format: 99\n")
     assert "newer unnoise" in refused("train", "new.yaml", "--data", "x", cwd=tmp_path)
+
+
+@pytest.mark.parametrize("word", ["on", "off"])
+def test_on_and_off_are_words_of_ours(word):
+    from unnoise.presets import load_preset
+
+    assert load_preset("fashion-28", [f"compile={word}"]).config.compile == word
+    assert load_preset("fashion-28", ["data.flip=true"]).config.data.flip is True
+
+
+def test_an_objective_that_cannot_train_the_variance_is_refused_before_the_data_are_read(tmp_path):
+    message = refused(
+        *("train", "fashion-28", "--data", "no/such", "--set", "objective.name=hybrid"), cwd=tmp_path
+    )
+    assert "use simple" in message
+
+
+def test_a_broken_picture_among_good_ones_is_named_and_the_run_is_partly_done(tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "pictures" / "shirts"
+    folder.mkdir(parents=True)
+    for k in range(4):
+        Image.new("L", (28, 28), 60 * k).save(folder / f"{k}.png")
+    (folder / "bad.png").write_text("not a picture")
+    done = unnoise(
+        *("train", "fashion-28", "--data", "pictures", "--steps", "1", "--out", "run"),
+        *("--set", "sample_steps=1", "--set", "model.network.width=32", "--set", "model.network.depth=1"),
+        *("--set", "model.network.head_channels=32"),
+        cwd=tmp_path,
+        XDG_CACHE_HOME=str(tmp_path / "cache"),
+    )
+    assert done.returncode == 1, done.stderr
+    assert "bad.png" in done.stderr and "1 broken picture was left out" in done.stderr
+    assert "Traceback" not in done.stderr
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "data:image/png" in report and "optimizer:" in report

@@ -26,7 +26,7 @@ def demo(
     import io
     import time
 
-    from unnoise.cli.progress import TrainProgress, duration
+    from unnoise.cli.progress import TrainProgress
     from unnoise.cli.runs import next_run
     from unnoise.generate import sample
     from unnoise.model import load_model
@@ -34,6 +34,7 @@ def demo(
     from unnoise.train import train
     from unnoise.train.report import write_report
     from unnoise.train.run import stored_config
+    from unnoise.words import duration
 
     begun = time.monotonic()
     config = load_preset(PRESET, [("data.source", DATA), ("minutes", minutes), ("seed", seed)]).config

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from unnoise.words import duration, memory
+
 if TYPE_CHECKING:
     from unnoise.train.events import Event, StepDone, TrainResult
 
@@ -33,6 +35,8 @@ class TrainProgress:
         )
         self._task = self._bar.add_task("training", total=None, facts="", visible=False)
         self._last = 0.0
+        self.broken = 0
+        """Pictures that were left out because they could not be read."""
         self._draws = True
 
     def __enter__(self) -> "TrainProgress":
@@ -52,7 +56,12 @@ class TrainProgress:
         from unnoise.train import events
 
         match event:
-            case events.DataFound(lines=lines):
+            case events.Reading(done=done, total=total):
+                self._bar.update(
+                    self._task, total=total, completed=done, facts="pictures read", visible=done < total
+                )
+            case events.DataFound(lines=lines, broken=broken):
+                self.broken = broken
                 for line in lines:
                     self.say(line)
             case events.Measured():
@@ -92,6 +101,9 @@ class TrainProgress:
             self.say(f"done: {result.steps} steps in {duration(result.seconds)}; model: {result.model_path}")
             if self._draws:
                 self.say(f"draw with it: unnoise sample {self._out} -n 64 --out {self._out / 'drawn'}")
+        if self.broken:
+            pictures = "1 broken picture was" if self.broken == 1 else f"{self.broken} broken pictures were"
+            self.say(f"{pictures} left out, named above; the exit status is 1 for that")
 
     def _step(self, event: "StepDone") -> None:
         facts = (
@@ -103,20 +115,3 @@ class TrainProgress:
         elif time.monotonic() - self._last >= QUIET_SECONDS or event.step == event.steps:
             self._last = time.monotonic()
             self.say(f"step {event.step}/{event.steps}  {facts}")
-
-
-def duration(seconds: float) -> str:
-    """Such as "45 s", "3 min 20 s", "2 h 05 min"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86400} days {whole % 86400 // 3600} h"
-
-
-def memory(size: int) -> str:
-    """Such as "640 MB", "11.2 GB"."""
-    return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"

@@ -1,5 +1,6 @@
 """`unnoise train`: a preset or a YAML file, data, and a run directory."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,11 +62,20 @@ def train(
     )
     if not config.data.source:
         raise ValueError("no data named; add --data FOLDER (or --data fashion-mnist-10k to try it out)")
+    if out is None and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError("several processes need one run directory; name it with --out")
     out = out or next_run(Path("runs"), Path(recipe).stem)
 
+    from unnoise.distributed import is_first
     from unnoise.train import train as run
 
-    with TrainProgress(out) as progress:
+    with TrainProgress(out, shown=is_first()) as progress:
         result = run(config, out, on_event=progress)
     progress.summary(result)
-    raise typer.Exit(result.exit_status)
+    if result.stopped is None and is_first():
+        from unnoise.train.report import report_run
+
+        report = report_run(out, result)
+        if report:
+            progress.say(f"report: {report}")
+    raise typer.Exit(result.exit_status or bool(progress.broken))

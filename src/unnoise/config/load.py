@@ -21,6 +21,16 @@ Assignment = str | tuple[str, Any]
 """One override: the text "a.b=c", its value read as YAML, or the pair ("a.b", value)."""
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which only true and false are booleans: `off` is a word of ours, as in `compile: off`."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, rule) for tag, rule in rules if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def _dataclasses_in(annotation: Any) -> set[type]:
     """All dataclasses that an annotation reaches, through unions, tuples and their own fields."""
     if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
@@ -75,7 +85,7 @@ def from_yaml(cls: type[T], text: str, *, where: str = "") -> T:
 def parse_yaml(text: str, *, where: str = "") -> dict[str, Any]:
     """The mapping of a YAML text, its format number checked and removed."""
     try:
-        values = yaml.safe_load(text) or {}
+        values = yaml.load(text, _Loader) or {}
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
         raise ValueError(f"{where or 'the settings'} cannot be read as YAML: {problem}") from None
@@ -117,7 +127,7 @@ def _parse_assignment(text: str) -> tuple[str, Any]:
     if not equals:
         raise ValueError(f"--set {text}: write it as name=value, such as --set optimizer.lr=2e-4")
     try:
-        return path.strip(), yaml.safe_load(value)
+        return path.strip(), yaml.load(value, _Loader)
     except yaml.YAMLError:
         raise ValueError(f"--set {text}: the value cannot be read as YAML") from None
 

@@ -53,6 +53,8 @@ def check(config: TrainConfig, *, processes: int) -> None:
         if not fine:
             shown = list(value) if isinstance(value, tuple) else value
             raise ValueError(f"{name}={shown} is not possible; {way_out}")
+    if config.kind == "diffusion":
+        _check_objective(config)
     if config.classifier is not None:
         _check_classifier(config.classifier)
     if config.batch_size < processes:
@@ -64,6 +66,20 @@ def check(config: TrainConfig, *, processes: int) -> None:
         raise ValueError(
             f"sample_steps={config.sample_steps} does not fit the {config.model.schedule.steps} steps of the "
             f"schedule; use 1..{config.model.schedule.steps}"
+        )
+
+
+def _check_objective(config: TrainConfig) -> None:
+    learns = config.model.variance in ("learned", "learned_range")
+    if config.objective.name == "simple" and learns:
+        raise ValueError(
+            f"objective.name=simple does not train the {config.model.variance} variance; "
+            "use hybrid, or model.variance=fixed_large"
+        )
+    if config.objective.name == "hybrid" and not learns:
+        raise ValueError(
+            f"objective.name=hybrid has nothing to learn of a {config.model.variance} variance; "
+            "use simple, or model.variance=learned_range"
         )
 
 

@@ -12,6 +12,16 @@ class DataFound:
     """The data are open; `lines` say what was found, for people."""
 
     lines: tuple[str, ...]
+    broken: int = 0
+    """Pictures that could not be read and were left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Pictures are being read into the cache."""
+
+    done: int
+    total: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +101,7 @@ class Note:
     text: str
 
 
-Event = DataFound | Measured | Started | StepDone | Skipped | Sampled | Saved | Note
+Event = DataFound | Reading | Measured | Started | StepDone | Skipped | Sampled | Saved | Note
 Listener = Callable[[Event], None]
 
 

@@ -9,6 +9,9 @@ from unnoise import __version__, html
 from unnoise.config.resolve import settings_yaml
 from unnoise.config.schema import TrainConfig
 from unnoise.model import write_atomically
+from unnoise.train.events import TrainResult
+from unnoise.train.run import stored_config
+from unnoise.words import duration
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
@@ -21,6 +24,28 @@ def read_log(run: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return lines
+
+
+def report_run(run: Path, result: TrainResult) -> Path | None:
+    """The report of a finished diffusion run with its last grid; None for a run without grids."""
+    config = stored_config(run)
+    grids = sorted((run / "samples").glob("step-*.png"))
+    if config is None or config.kind != "diffusion" or not grids:
+        return None
+    recipe = config.preset or "config.yaml"
+    return write_report(
+        run,
+        config,
+        title=f"{recipe} on {config.data.source}",
+        facts={
+            "trained for": duration(result.seconds),
+            "steps": f"{result.steps:,}",
+            "pictures a step": f"{config.batch_size:,}",
+            "skipped steps": f"{result.skipped:,}",
+        },
+        grids=[(grids[-1].read_bytes(), f"Drawn from the average, DDIM with {config.sample_steps} steps.")],
+        command=f"unnoise train {run / 'config.yaml'} --out ANOTHER",
+    )
 
 
 def write_report(

@@ -21,7 +21,7 @@ from unnoise.train import checkpoint, estimate
 from unnoise.train.check import check
 from unnoise.train.classifier import ClassifierJob
 from unnoise.train.diffusion import DiffusionJob
-from unnoise.train.events import DataFound, Listener, Measured, Note, Started, TrainResult, ignore
+from unnoise.train.events import DataFound, Listener, Measured, Note, Reading, Started, TrainResult, ignore
 from unnoise.train.job import Job
 from unnoise.train.lock import locked
 from unnoise.train.loop import fit
@@ -52,8 +52,13 @@ def train(
         check(config, processes=distributed.world())
         stack.enter_context(_repeatable(device))
         stored = _claim(stack, out, device)
-        dataset = dataset or open_data(data_config(config), seed=config.seed)
-        on_event(DataFound(lines=tuple(dataset.report.lines())))
+        dataset = dataset or open_data(
+            data_config(config),
+            seed=config.seed,
+            on_progress=lambda done, total: on_event(Reading(done=done, total=total)),
+        )
+        report = dataset.report
+        on_event(DataFound(lines=tuple(report.lines()), broken=len(report.broken)))
         config = replace(
             resolve(config, size=dataset.size, channels=dataset.channels, classes=len(dataset.classes)),
             device=device.type,
