@@ -228,7 +228,7 @@ def test_copies_of_training_pictures_are_found():
 
 @pytest.mark.parametrize("noise", [0.0, 0.02, 0.3, 3.0])
 def test_sketches_change_nothing(noise):
-    """From features of six degrees of freedom, where sketches decide nearly all, to noise, where they give up."""
+    """From features of six degrees of freedom, where sketches decide nearly all, to mere noise."""
     directions = normal(6, 160, 9)
     real = normal(1400, 6, 1) @ directions + normal(1400, 160, 2) * noise + 5
     fake = normal(1100, 6, 3, 0.9, 0.1) @ directions + normal(1100, 160, 4) * noise + 5

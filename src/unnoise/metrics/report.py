@@ -111,8 +111,8 @@ def page(evaluation: Evaluation, pictures: dict[str, bytes] | None = None) -> st
     if evaluation.nearest:
         near = evaluation.nearest
         text = (
-            f"{near['share_of_near_copies']:.1%} of the samples lie nearer to a real picture than all but 1 % "
-            "of real pictures lie to each other. Fresh pictures give about 1 %; much more is memorisation."
+            f"{near['share_of_near_copies']:.1%} of the samples lie nearer to a real picture than 99 % of "
+            "real pictures lie to each other. Fresh pictures give about 1 %; much more is memorisation."
         )
         sections.append(html.section("Memorisation", html.paragraph(text)))
     settings = json.dumps(protocol, indent=2, default=str)
