@@ -179,7 +179,7 @@ class Meter:
 
     def step(self, progress: "Progress") -> None:
         """A batch is one step further."""
-        from unnoise.cli.progress import duration
+        from unnoise.words import duration
 
         part = self.done + min(len(progress.ids), self.todo - self.done) * progress.step / self.steps
         rate = part / max(time.monotonic() - self.began, 1e-9)
@@ -192,7 +192,7 @@ class Meter:
 
     def summary(self) -> str:
         """What was done, for people."""
-        from unnoise.cli.progress import duration
+        from unnoise.words import duration
 
         there = f", {self.wanted} with those that were there" if self.done < self.wanted else ""
         return f"{self.done} pictures drawn in {duration(time.monotonic() - self.began)}{there}"
