@@ -279,7 +279,7 @@ def test_a_file_is_no_run_directory(tmp_path: Path) -> None:
         ({"sample_every": 2, "sample_steps": 21}, "sample_steps=21 .*use 1..20"),
         ({"device": "tpu"}, "device=tpu is not known; use auto, cpu"),
         ({"model": {"network": {"channel_mult": [1] * 5}}}, "multiple of 16"),
-        ({"objective": {"name": "simple"}}, "objective=simple"),
+        ({"objective": {"name": "simple"}}, "objective.name=simple"),
     ],
 )
 def test_impossible_settings_are_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
