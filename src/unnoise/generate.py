@@ -105,8 +105,8 @@ def plan(model: Model, request: GenerateRequest) -> Plan:
     config = model.config
     if config.low_res:
         raise ValueError(
-            f"this model is an upsampler: it enlarges pictures of {config.low_res}x{config.low_res} and draws "
-            "none alone; name a model that does"
+            f"this model is an upsampler: it enlarges pictures of {config.low_res}x{config.low_res} and "
+            "draws none alone; name a model that does"
         )
     dtype = compute_dtype(request.precision, model.device)
     return Plan(
