@@ -1,5 +1,5 @@
 """Euler's method on the probability-flow ODE, dx/dsigma = eps in x/alpha and sigma_ve: Karras et al. 2022,
-arXiv:2206.00364, Eq. 3.
+arXiv:2206.00364, Eq. 1, 3.
 """
 
 from dataclasses import dataclass

@@ -29,7 +29,7 @@ class Plms:
     """DDIM's step along an Adams-Bashforth mean of the last four eps (PNDM Eq. 11, 12).
 
     The weights are those of equal steps: second order where neighbouring steps are about equally long, first
-    elsewhere. The first step asks the network twice (PNDM Eq. 13).
+    elsewhere. The first step asks the network twice: improved Euler (LDM).
     """
 
     order: ClassVar[int | None] = 2

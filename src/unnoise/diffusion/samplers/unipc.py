@@ -32,14 +32,14 @@ class History:
 
 @dataclass(frozen=True)
 class UniPc:
-    """Predict x' from the last predictions (UniP, Algorithm 6), correct it by its own (UniC, Algorithm 5).
+    """Predict x' from the last predictions (UniP, section 3.2), correct it by its own (UniC, section 3.1).
 
     The prediction at x' serves the correction and the next step, so a step costs one call of the network; the
     last x is not corrected. The corrector lifts the order of accuracy of UniP-p to p + 1 (Theorem 3.1).
     """
 
     solver_order: int = 2
-    """p: 2 for guided, 3 for unguided sampling (section 4.1)."""
+    """p: 2 for guided sampling, 3 for unguided."""
 
     order: ClassVar[int | None] = 3
     shifts_mean: ClassVar[bool] = False
@@ -120,9 +120,9 @@ def _weights(h: Tensor, ratios: Tensor, orders: Tensor, *, corrects: bool) -> Te
 
 
 def _solve(h: Tensor, r: Tensor) -> Tensor:
-    """rho (n, B): sum_k rho_k r_k^(m-1) = m! h phi_{m+1}(h) / B2(h), m = 1..n (UniPC Eq. 5, Theorem 3.1).
+    """rho (n, B): sum_k rho_k r_k^(m-1) = m! h phi_{m+1}(h) / B2(h), m = 1..n (UniPC Theorem 3.1).
 
-    One unknown is 1/2 whatever h, which has the same order (section 3.1). For x0, h enters as -h.
+    One unknown is 1/2 whatever h, which has the same order. For x0, h enters as -h.
     """
     if len(r) == 1:
         return torch.full_like(r, 0.5)
