@@ -2,6 +2,7 @@
 for.
 """
 
+import hashlib
 import json
 import zipfile
 from collections import Counter
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from unnoise.config.load import to_dict
@@ -50,7 +52,37 @@ def open_pictures(spec: str, request: EvaluateRequest, *, n: int | None = None) 
     path = Path(spec)
     if path.suffix == ".safetensors" or (path.is_dir() and (path / "model.safetensors").exists()):
         return _model_pictures(path, request, n)
+    if (path / "request.json").is_file() and request.size is None and request.channels is None:
+        return _sampled_pictures(path, n)
     return _data_pictures(spec, request, n)
+
+
+def _sampled_pictures(folder: Path, n: int | None) -> Pictures:
+    """The numbered pictures that `unnoise sample` wrote; the sheet and the record beside them are none."""
+    files = sorted(f for f in folder.glob("*.png") if f.stem.isdigit())
+    count = len(files) if n is None else n
+    if not 1 <= count <= len(files):
+        raise ValueError(f"n={n} does not fit {folder}, which has {len(files)} pictures; use 1..{len(files)}")
+
+    def read(index: int) -> np.ndarray:
+        with Image.open(files[index]) as file:
+            pixels = np.asarray(file)
+        return pixels[..., None] if pixels.ndim == 2 else pixels
+
+    shape = read(0).shape
+    digest = hashlib.sha256()
+    for file in files[:count]:
+        facts = file.stat()
+        digest.update(f"{file.name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    return Pictures(
+        name=str(folder),
+        n=count,
+        shape=(shape[0], shape[1], shape[2]),
+        content=f"{folder.resolve()}-{digest.hexdigest()}",
+        take=lambda indices: torch.from_numpy(np.stack([read(int(i)) for i in indices])),
+        facts={"kind": "pictures", "pictures": count, "request": request},
+    )
 
 
 def _data_pictures(spec: str, request: EvaluateRequest, n: int | None) -> Pictures:
