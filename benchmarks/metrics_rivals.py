@@ -13,7 +13,7 @@ from unittest.mock import MagicMock
 def load(package: str, module: str):
     """`package.module` without running the package's own __init__; None when it is not installed."""
     parts = ("", ".transforms", ".transforms.functional", ".datasets", ".models", ".models.inception")
-    for name in (f"torchvision{part}" for part in parts):
+    for name in ("requests", *(f"torchvision{part}" for part in parts)):
         try:
             importlib.import_module(name)
         except ImportError:

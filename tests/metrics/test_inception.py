@@ -106,3 +106,16 @@ def test_a_picture_does_not_depend_on_its_batch():
     with torch.no_grad():
         together, alone = network()(pixels).pool, network()(pixels[1:2]).pool
     assert torch.allclose(together[1:2], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_the_fused_kernel_changes_nothing(monkeypatch):
+    pixels = torch.randint(
+        0, 256, (2, 3, 50, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(2)
+    )
+    with torch.no_grad():
+        fused = network()(pixels)
+        monkeypatch.setattr("unnoise.networks.inception.FUSED", False)
+        plain = network()(pixels)
+    for tap in ("pool", "spatial", "logits"):
+        a, b = getattr(fused, tap), getattr(plain, tap)
+        assert (a - b).abs().max() <= 1e-5 * b.abs().max(), tap
