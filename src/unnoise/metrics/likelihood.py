@@ -21,7 +21,7 @@ from unnoise.diffusion.condition import Condition
 from unnoise.diffusion.likelihood import BitsPerDim, bits_per_dim, rate_distortion
 from unnoise.diffusion.noise import SeededNoise
 from unnoise.diffusion.prediction import Denoise, Prediction
-from unnoise.diffusion.schedule import At, NoiseSchedule
+from unnoise.diffusion.schedule import At
 from unnoise.diffusion.spacing import space
 from unnoise.diffusion.transforms import clip_x0
 from unnoise.images import to_images
@@ -67,8 +67,10 @@ class Likelihood:
     """(S,) mean square error of the predicted picture, of [-1, 1]."""
     eps_mse: Tensor
     """(S,) of the predicted noise."""
-    exchange: tuple[Exchange, ...]
-    """Rate against distortion, ten rows from the whole of the process down."""
+    rates: Tensor
+    """(S,) bits per dimension sent once x_i is known (`rate_distortion`)."""
+    distortions: Tensor
+    """(S,) root mean square error of the picture predicted from x_i, grey levels of 0..255."""
     timesteps: tuple[int, ...]
     """Which of the training steps the entries are, from 0."""
     training_steps: int
@@ -86,6 +88,15 @@ class Likelihood:
     def rate(self) -> float:
         """The rest of the bound: prior + L_1 + L_2 + ..."""
         return self.total.mean - self.decoder
+
+    @property
+    def exchange(self) -> tuple[Exchange, ...]:
+        """Rate against distortion in ten rows: all reverse steps done, nine tenths of them, ..., a tenth."""
+        count = len(self.rates)
+        done = sorted({max(1, round(count * k / ROWS)) for k in range(1, ROWS + 1)}, reverse=True)
+        return tuple(
+            Exchange(d, float(self.rates[count - d]), float(self.distortions[count - d])) for d in done
+        )
 
     @property
     def whole(self) -> bool:
@@ -142,6 +153,7 @@ def likelihood(
             noise = SeededNoise(request.seed, ids.tolist())
             parts.append(bits_per_dim(counted, x0, schedule, cond=Condition(label=label), noise=noise))
     bits = _joined(parts)
+    rates, distortions = rate_distortion(bits)
     return Likelihood(
         total=_estimate(bits.total),
         prior=_estimate(bits.prior),
@@ -149,7 +161,8 @@ def likelihood(
         errors=_errors(bits.vlb),
         x0_mse=bits.x0_mse.mean(0),
         eps_mse=bits.eps_mse.mean(0),
-        exchange=_exchange(bits, schedule),
+        rates=rates,
+        distortions=distortions,
         timesteps=tuple(steps.tolist()),
         training_steps=model.schedule.steps,
         pictures=request.n,
@@ -253,11 +266,3 @@ def _errors(values: Tensor) -> Tensor:
 
 def _estimate(values: Tensor) -> Estimate:
     return Estimate(float(values.mean()), float(_errors(values)))
-
-
-def _exchange(bits: BitsPerDim, schedule: NoiseSchedule) -> tuple[Exchange, ...]:
-    """Ten rows: all reverse steps done, nine tenths of them, ..., a tenth."""
-    rate, distortion = rate_distortion(bits)
-    count = schedule.steps
-    done = sorted({max(1, round(count * k / ROWS)) for k in range(1, ROWS + 1)}, reverse=True)
-    return tuple(Exchange(d, float(rate[count - d]), float(distortion[count - d])) for d in done)

@@ -22,7 +22,6 @@ def page(found: Likelihood, protocol: Mapping[str, str]) -> str:
     """The page. `protocol` says what was measured on what, for people."""
     terms, steps = found.terms.tolist(), list(found.timesteps)
     rows = [(f"{row.steps:,}", f"{row.rate:.5f}", f"{row.distortion:.3f}") for row in found.exchange]
-    by_rate = sorted(found.exchange, key=lambda row: row.rate)
     return html.page(
         f"{found.total.mean:.3f} bits per dimension",
         "What a lossless code built on the model needs at most for each pixel and channel of a picture; "
@@ -62,7 +61,7 @@ def page(found: Likelihood, protocol: Mapping[str, str]) -> str:
             "Rate and distortion",
             html.table(("reverse steps done", "rate, bits/dim", "distortion, RMSE of 0..255"), rows),
             html.line_chart(
-                {"progressive code": ([r.rate for r in by_rate], [r.distortion for r in by_rate])},
+                {"progressive code": (found.rates.tolist(), found.distortions.tolist())},
                 x_label="rate, bits/dim",
                 y_label="distortion, RMSE",
                 caption="Sent so far, and what is wrong with the picture predicted from it (DDPM, Fig. 5).",
