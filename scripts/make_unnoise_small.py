@@ -12,7 +12,7 @@ On Debian, in an empty folder, with Fashion-MNIST from the package dataset-fashi
     python scripts/make_unnoise_small.py pack run fonts test.npz # the weights and their card
 
 The pictures are 32x32 RGB: the 60,000 of Fashion-MNIST's training set with a black border of 2 pixels, and
-40,000 letters, drawn in fonts, sizes, positions, turns and colours that the picture's number decides. A
+20,000 letters, drawn in fonts, sizes, positions, turns and colours that the picture's number decides. A
 letter's class is the letter, in either case, and the colour of its ink, so that the features cannot ignore
 colour. Families in HELD_OUT are drawn in the test pictures alone.
 """
@@ -34,7 +34,7 @@ from unnoise.data import Dataset, open_data
 from unnoise.data.split import part
 
 SIDE, SCALE = 32, 2
-LETTERS, TEST_LETTERS = 40_000, 10_000
+LETTERS, TEST_LETTERS = 20_000, 10_000
 HELD_OUT = ("Vollkorn", "EBGaramond", "Cantarell", "OpenSans-Cond")
 """Beginnings of the names of font files that only the test pictures use."""
 LEFT_OUT = ("LinLibertine_DR", "LinBiolinum_K", "DejaVuMath")
