@@ -2,8 +2,6 @@
 
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from unnoise.config.schema import GenerateRequest
 from unnoise.model import ModelInfo, save_model
 from unnoise.networks.settings import ClassifierSettings
 
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 SCRIPT = Path(__file__).parents[1] / "scripts" / "label_agreement.py"
 
 
@@ -63,25 +60,21 @@ def test_an_unconditional_model_has_nothing_to_agree_with():
         script().measure(tiny_model(classes=(), null=False), stubborn(), GenerateRequest(n=1, steps="1"))
 
 
-def test_the_command(tmp_path):
+def test_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     save_model(tmp_path / "m.safetensors", tiny_model())
     save_classifier(tmp_path / "c.safetensors", stubborn())
 
     def run(*options):
-        arguments = [SCRIPT, "m.safetensors", "c.safetensors", "-n", "5", "--steps", "2", *options]
-        return subprocess.run(
-            [sys.executable, *map(str, arguments)],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env=ONE_THREAD,
-        )
+        arguments = ["m.safetensors", "c.safetensors", "-n", "5", "--steps", "2", *options]
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
+        script().main()
 
-    done = run("--test", "", "--json", "found.json")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("20.0 % ± 17.9 of 5 samples agree") and "100.0 %  (1 of 1)" in done.stdout
+    run("--test", "", "--json", "found.json")
+    said = capsys.readouterr().out
+    assert said.startswith("20.0 % ± 17.9 of 5 samples agree") and "100.0 %  (1 of 1)" in said
     facts = json.loads((tmp_path / "found.json").read_text())
     assert facts["share"] == pytest.approx(0.2) and facts["classes"]["Sandal"] == 1
-    wrong = run("--guidance", "nan")
-    assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1
+    with pytest.raises(SystemExit) as left:
+        run("--guidance", "nan")
+    assert left.value.code == 2 and capsys.readouterr().err.count("\n") == 1

@@ -69,7 +69,7 @@ def directly(made, pictures, *, seed=2, keep="", label=None, clip=True):
 def test_it_is_the_published_loop_however_batched(steps, keep, clip):
     made, pictures = model(), data()
     expected = directly(made, pictures, keep=keep, clip=clip)
-    for batch_size in (3, 5):
+    for batch_size in (3, 5) if steps == "all" and clip else (3,):
         found = likelihood(made, pictures, request(steps=steps, clip=clip, batch_size=batch_size))
         torch.testing.assert_close(found.terms, expected.vlb.double().mean(0), rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(found.x0_mse, expected.x0_mse.double().mean(0), rtol=1e-4, atol=1e-6)

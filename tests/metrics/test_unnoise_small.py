@@ -12,6 +12,7 @@ from tests.models import tiny_model
 from unnoise.classifier import accuracy, build_classifier, load_classifier, save_classifier
 from unnoise.config.schema import DataConfig
 from unnoise.data import open_data
+from unnoise.data.split import part
 from unnoise.metrics.extractors import open_features
 from unnoise.metrics.frechet import frechet_distance
 from unnoise.metrics.statistics import Gaussian, Moments
@@ -86,8 +87,8 @@ def statistics(network, pixels) -> Gaussian:
 
 def test_the_distance_grows_with_the_damage(network, clothes):
     """Other real pictures are nearest; noise, blur, a turn, a missing class lead away, more of it further."""
-    pixels = clothes.take(np.arange(1500)).pixels
-    real, other = statistics(network, pixels[:750]), pixels[750:]
+    pixels = clothes.take(np.arange(1000)).pixels
+    real, other = statistics(network, pixels[:500]), pixels[500:]
     noise = torch.randn(other.shape, generator=torch.Generator().manual_seed(0))
 
     def noisy(level: float) -> torch.Tensor:
@@ -124,10 +125,10 @@ def test_a_model_that_draws_is_no_feature_network(tmp_path):
         open_features(str(tmp_path))
 
 
-@pytest.mark.slow
-def test_ninety_of_a_hundred_test_pictures():
+def test_nine_of_ten_test_pictures():
+    """2,500 of the 10,000 of which the card tells; 0.88 leaves four standard errors."""
     try:
         test = open_data(DataConfig(source="fashion-mnist:test"))
     except ValueError:
         pytest.skip("Fashion-MNIST is not on this machine")
-    assert accuracy(load_classifier(str(WEIGHTS)), test) >= 0.9
+    assert accuracy(load_classifier(str(WEIGHTS)), part(test, np.arange(2500))) > 0.88
