@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 from tests.goldens import recipe_state_dict
-from unnoise.config.schema import ModelConfig, ScheduleConfig
+from unnoise.config.schema import ModelConfig, NoisyClassifierConfig, ScheduleConfig
 from unnoise.model import Model, ModelInfo, build_model
-from unnoise.networks.settings import UNetSettings
+from unnoise.networks.settings import EncoderUNetSettings, UNetSettings
+from unnoise.noisy_classifier import NoisyClassifier, build_noisy_classifier
 
 NAMES = ("T-shirt/top", "Trouser", "Sandal", "Sneaker", "Ankle boot")
 
@@ -32,6 +33,22 @@ def tiny_model(
     state = recipe_state_dict(shapes, seed, ["label_emb.weight"])
     state["out.2.weight"] *= 0.3  # pictures in the middle of the range, where every rounding error shows
     model.network.load_state_dict(state)
+    model.network.eval().requires_grad_(False)
+    return model
+
+
+def tiny_classifier(
+    *, classes=NAMES, channels=1, size=8, seed=5, steps=100, count=None, pool="attention"
+) -> NoisyClassifier:
+    """A noisy classifier beside `tiny_model`, every weight random; with `count` the classes have no names."""
+    network = EncoderUNetSettings(
+        image_size=size, in_channels=channels, classes=count or len(classes), pool=pool, width=32, depth=1,
+        channel_mult=(1, 2), attention=(2,), head_channels=16,
+    )  # fmt: skip
+    config = NoisyClassifierConfig(network=network, schedule=ScheduleConfig(steps=steps))
+    model = build_noisy_classifier(config, ModelInfo(classes=() if count else tuple(classes)))
+    shapes = {key: list(value.shape) for key, value in model.network.state_dict().items()}
+    model.network.load_state_dict(recipe_state_dict(shapes, seed))
     model.network.eval().requires_grad_(False)
     return model
 

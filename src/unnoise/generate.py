@@ -3,8 +3,8 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from unnoise.classes import find_class
 from unnoise.config.load import from_dict, nearest, to_dict
 from unnoise.config.schema import GenerateRequest
 from unnoise.diffusion.condition import Condition, null
-from unnoise.diffusion.guidance import classifier_free
+from unnoise.diffusion.guidance import Guide, classifier_free, two_models
 from unnoise.diffusion.noise import SeededNoise
 from unnoise.diffusion.prediction import Denoise, Prediction
 from unnoise.diffusion.samplers import SAMPLERS
@@ -26,10 +26,11 @@ from unnoise.distributed import choose_device
 from unnoise.images import ImageBatch, to_pixels
 from unnoise.model import Model
 from unnoise.networks.precision import compute_dtype
+from unnoise.steering import Steering, guide, load_steering, strength
 
 EXACT_BATCH = 8
 """Pictures that go through the network together when a request is `exact`, whatever its batch size."""
-SAMPLER_OPTIONS = ("eta", "solver_order")
+SAMPLER_OPTIONS = ("eta", "solver_order", "guide_at")
 """Fields of GenerateRequest that belong to the samplers that have a field of this name."""
 
 
@@ -59,8 +60,14 @@ class Plan:
     sampler: Any
     schedule: NoiseSchedule
     labels: tuple[int, ...]
-    """Classes that the pictures take in turn; empty for an unconditional model."""
+    """Classes that the pictures take in turn; empty where nothing knows classes."""
+    classes: tuple[str, ...]
+    """Names of all classes, their numbers where they have none; empty without classes."""
     denoise: Denoise
+    guide: Guide | None
+    """A classifier's gradient."""
+    files: Mapping[str, str]
+    """SHA-256 of each file besides the model's that the pictures depend on, by the field that names it."""
     shape: tuple[int, int, int]
     """(C, H, W) of a picture."""
     dtype: torch.dtype
@@ -91,11 +98,9 @@ class Plan:
         return self.labels[k % len(self.labels)] if self.labels else None
 
     def name(self, k: int) -> str:
-        """The class name of picture k; its number where classes have no names, "" without classes."""
+        """The class name of picture k; "" without classes."""
         label = self.label(k)
-        if label is None:
-            return ""
-        return self.model.classes[label] if self.model.classes else str(label)
+        return "" if label is None else self.classes[label]
 
 
 def plan(model: Model, request: GenerateRequest) -> Plan:
@@ -109,13 +114,19 @@ def plan(model: Model, request: GenerateRequest) -> Plan:
             "draws none alone; name a model that does"
         )
     dtype = compute_dtype(request.precision, model.device)
+    sampler, schedule = _sampler(request), grid(request.steps, model.schedule)
+    steering = load_steering(model, request, dtype)
+    classes = _classes(model, steering)
     return Plan(
         request=request,
         model=model,
-        sampler=_sampler(request),
-        schedule=grid(request.steps, model.schedule),
-        labels=_labels(model, request.labels),
-        denoise=_denoise(model, request, dtype),
+        sampler=sampler,
+        schedule=schedule,
+        labels=_labels(classes, request.labels),
+        classes=classes,
+        denoise=_denoise(model, request, dtype, steering),
+        guide=guide(request, steering),
+        files=steering.files,
         shape=(config.channels, config.image_size, config.image_size),
         dtype=dtype,
     )
@@ -202,36 +213,65 @@ def _samplers_with(option: str) -> list[str]:
     ]
 
 
-def _labels(model: Model, wanted: Sequence[str]) -> tuple[int, ...]:
-    """Class indices that the pictures take in turn."""
+def _classes(model: Model, steering: Steering) -> tuple[str, ...]:
+    """Names of the classes that can be asked for, numbers where they have none; empty without classes."""
     rows = model.config.network.classes
-    if rows is None:
-        if wanted:
-            raise ValueError(
-                f"label {wanted[0]!r}: this model is unconditional, it knows no classes; leave labels out"
-            )
+    if rows is not None:
+        return model.classes or tuple(map(str, range(rows - (model.null_label is not None))))
+    classifier = steering.classifier
+    if classifier is None:
         return ()
-    count = rows - (model.null_label is not None)
-    names = model.classes or tuple(map(str, range(count)))
-    return tuple(find_class(label, names) for label in wanted) or tuple(range(count))
+    return classifier.classes or tuple(map(str, range(classifier.config.network.classes or 0)))
 
 
-def _denoise(model: Model, request: GenerateRequest, dtype: torch.dtype) -> Denoise:
-    """The network under classifier-free guidance, then clipped: guided predictions leave [-1, 1] most."""
-    denoise = _in_dtype(model, dtype)
+def _labels(classes: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...]:
+    """Class indices that the pictures take in turn."""
+    if wanted and not classes:
+        raise ValueError(
+            f"label {wanted[0]!r}: this model is unconditional, it knows no classes; leave labels out, or "
+            "name a classifier that guides it"
+        )
+    return tuple(find_class(label, classes) for label in wanted) or tuple(range(len(classes)))
+
+
+def _denoise(model: Model, request: GenerateRequest, dtype: torch.dtype, steering: Steering) -> Denoise:
+    """The network beside a weaker one, under classifier-free guidance, then clipped: guided predictions leave
+    [-1, 1] most.
+    """
+    denoise = _told(model, request, dtype)
+    if steering.weaker is not None:
+        weaker = _told(steering.weaker, request, dtype)
+        denoise = two_models(denoise, weaker, request.weaker_scale, strength=strength(request))
     if request.guidance != 1:
         if model.null_label is None:
-            why = (
-                "it was trained without label dropout, so it cannot draw without a class"
-                if model.config.network.classes
-                else "it is unconditional"
+            raise ValueError(
+                f"guidance={request.guidance:g} cannot work with this model: {_why_no_null(model)}; use 1"
             )
-            raise ValueError(f"guidance={request.guidance:g} cannot work with this model: {why}; use 1")
         nothing = functools.partial(null, drop={"label": model.null_label})
-        denoise = classifier_free(denoise, nothing, request.guidance)
+        denoise = classifier_free(denoise, nothing, request.guidance, strength=strength(request))
     if request.clip == "dynamic":
         return dynamic_threshold(denoise, request.clip_percentile)
     return denoise if request.clip == "none" else clip_x0(denoise)
+
+
+def _told(model: Model, request: GenerateRequest, dtype: torch.dtype) -> Denoise:
+    """The model's denoiser, told the class only if the model knows classes and the request wants it told."""
+    denoise = _in_dtype(model, dtype)
+    if model.config.network.classes is None:
+        return lambda x, at, cond: denoise(x, at, replace(cond, label=None))
+    if request.conditional:
+        return denoise
+    if model.null_label is None:
+        raise ValueError(
+            f"conditional=False cannot work with this model: {_why_no_null(model)}; leave it out"
+        )
+    return lambda x, at, cond: denoise(x, at, null(cond, {"label": model.null_label}))
+
+
+def _why_no_null(model: Model) -> str:
+    if model.config.network.classes:
+        return "it was trained without label dropout, so it cannot draw without a class"
+    return "it is unconditional"
 
 
 def draw(ready: Plan, ids: Sequence[int], on_step: OnStep | None = None) -> Iterator[ImageBatch]:
@@ -269,7 +309,8 @@ def _draw(ready: Plan, ids: list[int], on_step: OnStep | None) -> Tensor:
         label = torch.tensor([ready.label(k) for k in ids], device=model.device) if ready.labels else None
         path = ready.schedule.path(like)
         x = noise(like, step=-1, draw=0)
-        for step in run(ready.sampler, ready.denoise, x, path, cond=Condition(label=label), noise=noise):
+        cond = Condition(label=label)
+        for step in run(ready.sampler, ready.denoise, x, path, cond=cond, noise=noise, guide=ready.guide):
             x = step.x
             if on_step is not None:
                 on_step(Progress(tuple(ids), step.index + 1, ready.steps, x, step.prediction.x0))

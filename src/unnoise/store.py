@@ -31,6 +31,7 @@ def identity(plan: Plan, weights: str) -> dict[str, Any]:
     request = {key: value for key, value in to_dict(plan.request).items() if key not in SHAPES_NOTHING}
     request["labels"] = [plan.name(k) for k in range(len(plan.labels))]
     request["precision"] = plan.precision
+    request |= plan.files  # what is in a classifier's file counts, not where it lies
     if plan.request.exact:
         request["device"] = plan.device.type
     return request | {"model_sha256": weights}

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.models import tiny_model
+from tests.models import tiny_classifier, tiny_model
 from unnoise import generate, images, store
 from unnoise.cli import main
 from unnoise.config.schema import GenerateRequest
 from unnoise.images import is_whole_png, read_request, to_pil
 from unnoise.model import load_model, save_model
+from unnoise.noisy_classifier import save_noisy_classifier
 
 FAST = ["--steps", "3", "--precision", "float32"]
 
@@ -27,6 +28,7 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     save_model(folder / "run" / "model.safetensors", tiny_model())
     save_model(folder / "plain.safetensors", tiny_model(classes=()))
+    save_noisy_classifier(folder / "classifier" / "model.safetensors", tiny_classifier())
     return folder
 
 
@@ -343,3 +345,52 @@ def test_paths_are_said_as_given(unnoise, models, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, said, _ = unnoise("sample", models / "run", "-n1", *FAST, "--out", "drawn")
     assert code == 0 and said.splitlines()[-1] == f"grid: {Path('drawn') / 'grid.png'}"
+
+
+def test_guidance_by_kind(unnoise, models, tmp_path):
+    """--guidance names a kind with its --scale, or is the classifier-free scale itself."""
+    classifier = ["--classifier", models / "classifier"]
+    weaker = ["--weaker", models / "run"]
+    same = [
+        (["--guidance", "2"], ["--guidance", "classifier-free", "--scale", "2"]),
+        (["--guidance", "classifier", *classifier, "--scale", "3"], [*classifier, "--scale", "3"]),
+        (["--guidance", "autoguidance", *weaker, "--scale", "3"], [*weaker, "--weaker-scale", "3"]),
+        (["--guidance", "none"], []),
+    ]
+    for number, pair in enumerate(same):
+        drawn = []
+        for side, options in enumerate(pair):
+            out = tmp_path / f"{number}-{side}"
+            code, _, complaints = unnoise("sample", models / "run", "-n", 2, *FAST, *options, "--out", out)
+            assert code == 0, complaints
+            drawn.append(pixels(out, 2))
+        assert (drawn[0] == drawn[1]).all(), pair
+    request = read_request(tmp_path / "1-0" / "000001.png")
+    assert request["scale"] == 3 and request["classifier"] == str(models / "classifier")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--guidance", "classifier"], ["needs one", "--classifier"]),
+        (["--guidance", "classifier-free"], ["needs a scale"]),
+        (["--guidance", "autoguidance", "--scale", "2"], ["--weaker"]),
+        (["--guidance", "clip"], ["'clip'", "classifier-free"]),
+        (["--guidance", "none", "--scale", "2"], ["guidance=none"]),
+        (["--scale", "2"], ["scale=2", "none is named"]),
+        (["--guidance", "nan"], ["guidance"]),
+    ],
+)
+def test_guidance_that_is_refused(unnoise, models, tmp_path, options, words):
+    code, _, complaints = unnoise("sample", models / "run", *FAST, *options, "--out", tmp_path / "out")
+    assert code == 2 and complaints.count("\n") == 1
+    for word in words:
+        assert word in complaints
+
+
+def test_another_classifier_is_another_request(unnoise, models, tmp_path):
+    save_noisy_classifier(tmp_path / "other.safetensors", tiny_classifier(seed=9))
+    command = ["sample", models / "run", "-n", 2, *FAST, "--scale", 2, "--out", tmp_path / "out"]
+    assert unnoise(*command, "--classifier", models / "classifier")[0] == 0
+    code, _, complaints = unnoise(*command, "--classifier", tmp_path / "other.safetensors")
+    assert code == 2 and "another request" in complaints and "classifier" in complaints

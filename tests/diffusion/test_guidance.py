@@ -9,7 +9,7 @@ from torch import nn
 from tests.analytic import Mixture
 from unnoise.diffusion.condition import Condition, null
 from unnoise.diffusion.guidance import (
-    Interval,
+    Strength,
     add_guides,
     classifier_free,
     classifier_guide,
@@ -109,25 +109,43 @@ def test_intervals() -> None:
     sigma_ve = (1 / AT.alpha_bar - 1).sqrt()
     low, high = sigma_ve[1].item(), sigma_ve[3].item()
     inside = torch.tensor([False, False, True, True, False, False])
-    assert torch.equal(Interval(low, high).holds(AT), inside)
+    assert torch.equal(Strength(low, high).share(AT) > 0, inside)
     drop = lambda cond: null(cond, {"label": 3})  # noqa: E731
-    part = classifier_free(Labelled(), drop, 2.5, interval=Interval(low, high))(X, AT, COND)
+    part = classifier_free(Labelled(), drop, 2.5, strength=Strength(low, high))(X, AT, COND)
     whole = classifier_free(Labelled(), drop, 2.5)(X, AT, COND)
     off = Labelled()(X, AT, COND)
     for row in range(6):
         close(part.eps[row], (whole if inside[row] else off).eps[row])
         close(part.x0[row], (whole if inside[row] else off).x0[row])
     model = Labelled()
-    never = Interval(1e6, 1e7)
-    close(classifier_free(model, drop, 2.5, interval=never)(X, AT, COND).eps, off.eps)
+    never = Strength(1e6, 1e7)
+    close(classifier_free(model, drop, 2.5, strength=never)(X, AT, COND).eps, off.eps)
     assert model.calls == [(6, COND.label.tolist())]
-    worse = two_models(Labelled(), lambda *_: pytest.fail("called"), 2.5, interval=never)
+    worse = two_models(Labelled(), lambda *_: pytest.fail("called"), 2.5, strength=never)
     close(worse(X, AT, COND).eps, off.eps)
-    guide = classifier_guide(classifier, 2.0, interval=Interval(low, high))(X, AT, COND)
+    guide = classifier_guide(classifier, 2.0, strength=Strength(low, high))(X, AT, COND)
     assert (guide[~inside] == 0).all()
     close(guide[inside], classifier_guide(classifier, 2.0)(X, AT, COND)[inside])
     with pytest.raises(ValueError, match="empty"):
-        Interval(2.0, 1.0)
+        Strength(2.0, 1.0)
+
+
+@pytest.mark.parametrize("course", ["linear", "cosine"])
+def test_courses_rise_as_noise_falls(course: str) -> None:
+    """Rows have decreasing noise upwards; the guidance is the constant one at scale 1 + share (scale - 1)."""
+    share = Strength(course=course).share(AT)
+    assert ((share >= 0) & (share <= 1)).all() and (share.diff() < 0).all()
+    half = SCHEDULE.respaced([(SCHEDULE.alpha_bar - 0.5).abs().argmin().item()]).at(0, X[:1])
+    assert Strength(course=course).share(half).item() == pytest.approx(0.5, abs=0.02)
+    drop = lambda cond: null(cond, {"label": 3})  # noqa: E731
+    rising = classifier_free(Labelled(), drop, 2.5, strength=Strength(course=course))(X, AT, COND)
+    guided = classifier_guide(classifier, 2.0, strength=Strength(course=course))(X, AT, COND)
+    for row in range(6):
+        scale = 1 + share[row].item() * 1.5
+        close(rising.eps[row], classifier_free(Labelled(), drop, scale)(X, AT, COND).eps[row])
+        close(guided[row], classifier_guide(classifier, 2.0 * share[row].item())(X, AT, COND)[row])
+    with pytest.raises(ValueError, match="course='square'"):
+        Strength(course="square")
 
 
 def test_two_models_tells_the_other_what_it_should() -> None:

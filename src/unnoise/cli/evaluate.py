@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unnoise.cli import steering
 from unnoise.config.schema import EvaluateRequest, GenerateRequest
 
 if TYPE_CHECKING:
@@ -60,7 +61,15 @@ def evaluate(
     sampler: Annotated[str, typer.Option(help="For a model: as of `sample`.")] = _DRAWN.sampler,
     steps: Annotated[str, typer.Option(help="For a model: its steps.")] = _DRAWN.steps,
     eta: Annotated[float, typer.Option(help="For a model: as of `sample`.")] = _DRAWN.eta,
-    guidance: Annotated[float, typer.Option(help="For a model: classifier-free guidance.")] = _DRAWN.guidance,
+    guidance: steering.Guidance = "1",
+    scale: steering.Scale = None,
+    classifier: steering.Classifier = "",
+    guide_at: steering.GuideAt = _DRAWN.guide_at,
+    weaker: steering.Weaker = "",
+    weaker_scale: steering.WeakerScale = _DRAWN.weaker_scale,
+    guidance_interval: steering.GuidanceInterval = None,
+    guidance_course: steering.GuidanceCourse = _DRAWN.guidance_course,
+    conditional: steering.Conditional = True,
     label: Annotated[list[str] | None, typer.Option(help="For a model: its classes in turn.")] = None,
     draw_batch_size: Annotated[
         int, typer.Option(help="For a model: pictures drawn side by side.")
@@ -85,8 +94,13 @@ def evaluate(
         "extrapolate": extrapolate, "cache": cache,
         "batch_size": batch_size, "seed": seed, "device": device,
         "generate": {
-            "sampler": sampler, "steps": steps, "eta": eta, "guidance": guidance, "labels": label or [],
+            "sampler": sampler, "steps": steps, "eta": eta, "labels": label or [],
             "batch_size": draw_batch_size, "seed": seed,
+            **steering.guidance_values(
+                guidance=guidance, scale=scale, classifier=classifier, guide_at=guide_at, weaker=weaker,
+                weaker_scale=weaker_scale, guidance_interval=guidance_interval,
+                guidance_course=guidance_course, conditional=conditional,
+            ),
         },
     }  # fmt: skip
     from unnoise.cli.sample import stoppable

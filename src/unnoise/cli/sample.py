@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unnoise.cli import steering
 from unnoise.config.schema import GenerateRequest
 
 if TYPE_CHECKING:
@@ -49,9 +50,15 @@ def sample(
     solver_order: Annotated[
         int, typer.Option(help="Of unipc: 2, or 3 without guidance.")
     ] = _DEFAULT.solver_order,
-    guidance: Annotated[
-        float, typer.Option(help="Scale of classifier-free guidance; 1 is off.")
-    ] = _DEFAULT.guidance,
+    guidance: steering.Guidance = "1",
+    scale: steering.Scale = None,
+    classifier: steering.Classifier = "",
+    guide_at: steering.GuideAt = _DEFAULT.guide_at,
+    weaker: steering.Weaker = "",
+    weaker_scale: steering.WeakerScale = _DEFAULT.weaker_scale,
+    guidance_interval: steering.GuidanceInterval = None,
+    guidance_course: steering.GuidanceCourse = _DEFAULT.guidance_course,
+    conditional: steering.Conditional = True,
     clip: Annotated[
         str, typer.Option(help="Of the predicted picture: auto, none, static or dynamic.")
     ] = _DEFAULT.clip,
@@ -73,9 +80,14 @@ def sample(
     """Draw pictures with a trained model. The same command continues an interrupted job."""
     values = {
         "n": n, "labels": label or [], "sampler": sampler, "steps": steps, "eta": eta,
-        "solver_order": solver_order, "guidance": guidance, "clip": clip,
+        "solver_order": solver_order, "clip": clip,
         "seed": seed, "first": first, "batch_size": batch_size, "exact": exact,
         "precision": precision,
+        **steering.guidance_values(
+            guidance=guidance, scale=scale, classifier=classifier, guide_at=guide_at, weaker=weaker,
+            weaker_scale=weaker_scale, guidance_interval=guidance_interval,
+            guidance_course=guidance_course, conditional=conditional,
+        ),
     }  # fmt: skip
     with stoppable():
         import hashlib

@@ -194,6 +194,23 @@ class GenerateRequest:
     """Of the sampler unipc: 2, or 3 without guidance."""
     guidance: float = 1.0
     """Scale of classifier-free guidance; 1 is off."""
+    classifier: str = ""
+    """File or run directory of a noisy classifier that guides towards the labels; "" for none."""
+    scale: float | None = None
+    """Of the classifier's gradient; 0 is off, None means 1 where there is a classifier."""
+    guide_at: Literal["x_t", "mean"] = "x_t"
+    """Where the sampler ddpm works out the classifier's gradient: at x_t as ADM's code, or at the predicted
+    mean as its paper."""
+    weaker: str = ""
+    """File or run directory of a weaker model of the same kind to be guided away from (autoguidance)."""
+    weaker_scale: float = 2.0
+    """Scale of that guidance; 1 is off."""
+    guidance_interval: tuple[float, float] | None = None
+    """Noise levels sigma/alpha at which guidance of every kind is on, low < level <= high; None means all."""
+    guidance_course: Literal["constant", "linear", "cosine"] = "constant"
+    """Whether the scales hold at every noise level, or rise to their full size as noise falls."""
+    conditional: bool = True
+    """False: the model draws without a class, and only the classifier knows the labels."""
     clip: Literal["auto", "none", "static", "dynamic"] = "auto"
     clip_percentile: float = 0.995
     seed: int = 0

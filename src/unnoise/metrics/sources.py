@@ -146,6 +146,7 @@ def _model_pictures(path: Path, request: EvaluateRequest, n: int | None) -> Pict
         return torch.cat([torch.as_tensor(b.pixels).cpu() for b in batches])
 
     how = {k: v for k, v in to_dict(wanted).items() if k not in ("n", "batch_size", "device")}
+    how |= ready.files
     facts = {
         "kind": "model",
         "pictures": count,

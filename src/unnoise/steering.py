@@ -1,0 +1,153 @@
+"""What steers a model besides its conditions: a noisy classifier, a weaker model to be guided away from."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from unnoise.config.schema import GenerateRequest
+from unnoise.diffusion.guidance import Guide, Strength, classifier_guide
+from unnoise.model import Model, find_model, load_model
+from unnoise.noisy_classifier import NoisyClassifier, load_noisy_classifier
+
+
+@dataclass(frozen=True, eq=False)
+class Steering:
+    """The companions that a request names, loaded where the model is and checked against it."""
+
+    classifier: NoisyClassifier | None = None
+    weaker: Model | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the files that pictures depend on, by the field of the request that names them."""
+
+
+def load_steering(model: Model, request: GenerateRequest, dtype: torch.dtype) -> Steering:
+    """Load the request's classifier and weaker model; ValueError when they do not fit the model.
+
+    A companion whose scale is off is not loaded.
+    """
+    _check(request)
+    classifier, weaker, files = None, None, {}
+    if request.classifier and request.scale != 0:
+        classifier = load_noisy_classifier(request.classifier, model.device)
+        check_classifier(model, classifier, request.classifier)
+        classifier.network.compute_dtype = None if dtype == torch.float32 else dtype
+        files["classifier"] = _hash(request.classifier)
+    if request.weaker and request.weaker_scale != 1:
+        weaker = load_model(request.weaker, model.device)
+        check_weaker(model, weaker, request.weaker)
+        files["weaker"] = _hash(request.weaker)
+    return Steering(classifier, weaker, files)
+
+
+def _check(request: GenerateRequest) -> None:
+    """Refuse options that have nothing to act on."""
+    if request.scale is not None and not request.classifier:
+        raise ValueError(
+            f"scale={request.scale:g} is a classifier's, and none is named; name one with classifier, or use "
+            "guidance, which needs none"
+        )
+    if not request.conditional and request.guidance != 1:
+        raise ValueError(
+            f"guidance={request.guidance:g} compares drawing with and without a class, and conditional=False "
+            "tells none; leave one of them out"
+        )
+
+
+def strength(request: GenerateRequest) -> Strength:
+    """At which noise levels the request's guidance acts, and how much."""
+    low, high = request.guidance_interval or (0.0, float("inf"))
+    return Strength(low, high, request.guidance_course)
+
+
+def guide(request: GenerateRequest, steering: Steering) -> Guide | None:
+    """The classifier's gradient, None without a classifier."""
+    if steering.classifier is None:
+        return None
+    scale = 1.0 if request.scale is None else request.scale
+    return classifier_guide(steering.classifier.network, scale, strength=strength(request))
+
+
+def check_classifier(model: Model, classifier: NoisyClassifier, name: str) -> None:
+    """Refuse a classifier that was made for other pictures, other noise or other classes."""
+    settings, config = classifier.config.network, model.config
+    _same(name, "classifier", "a side of", settings.image_size, config.image_size, "pixels")
+    _same(name, "classifier", "", settings.in_channels, config.channels, "channels")
+    _same_noise(name, "classifier", model, classifier)
+    rows = config.network.classes
+    if rows is not None:
+        known = model.classes or tuple(map(str, range(rows - (model.null_label is not None))))
+        _same_classes(
+            name, "classifier", classifier.classes, settings.classes or 0, known, bool(model.classes)
+        )
+
+
+def check_weaker(model: Model, weaker: Model, name: str) -> None:
+    """Refuse a weaker model that draws other pictures, learned other noise or other classes."""
+    _same(name, "weaker model", "a side of", weaker.config.image_size, model.config.image_size, "pixels")
+    _same(name, "weaker model", "", weaker.config.channels, model.config.channels, "channels")
+    if weaker.config.low_res != model.config.low_res:
+        raise ValueError(
+            f"{name}: an upsampler and a model that is none cannot guide each other; name another"
+        )
+    _same_noise(name, "weaker model", model, weaker)
+    rows = weaker.config.network.classes
+    if rows is None:
+        return
+    if model.config.network.classes is None:
+        raise ValueError(
+            f"{name}: the weaker model is told classes and the model knows none; name an unconditional one"
+        )
+    if (rows, weaker.null_label) != (model.config.network.classes, model.null_label):
+        raise ValueError(
+            f"{name}: the weaker model has {rows} class rows (null class {weaker.null_label}), the model "
+            f"{model.config.network.classes} (null class {model.null_label}); name one trained on the same "
+            "classes with the same label dropout"
+        )
+    known, other = model.classes, weaker.classes
+    _same_classes(name, "weaker model", other, len(other), known, bool(known))
+
+
+def _same(name: str, what: str, prefix: str, theirs: int | None, ours: int | None, unit: str) -> None:
+    if theirs != ours:
+        before = f"{prefix} " if prefix else ""
+        raise ValueError(
+            f"{name}: the {what} is for {before}{theirs} {unit} and the model for {before}{ours}; "
+            "name one that was trained on the same pictures"
+        )
+
+
+def _same_noise(name: str, what: str, model: Model, other: Model | NoisyClassifier) -> None:
+    a, b = model.schedule, other.schedule
+    if (
+        a.steps != b.steps
+        or not torch.allclose(a.betas, b.betas)
+        or not torch.equal(a.timesteps, b.timesteps)
+    ):
+        ours, theirs = model.config.schedule, other.config.schedule
+        raise ValueError(
+            f"{name}: the {what} knows the noise of a {theirs.name} schedule of {theirs.steps} steps and the "
+            f"model that of {ours.name} with {ours.steps}; train one with the model's schedule"
+        )
+
+
+def _same_classes(
+    name: str, what: str, theirs: Sequence[str], count: int, ours: Sequence[str], named: bool
+) -> None:
+    if count != len(ours):
+        raise ValueError(
+            f"{name}: the {what} knows {count} classes and the model {len(ours)}; name one of the same ones"
+        )
+    for index, (other, own) in enumerate(zip(theirs, ours, strict=False)):
+        if named and other != own:
+            raise ValueError(
+                f"{name}: class {index} is {other!r} to the {what} and {own!r} to the model; name one of the "
+                "same classes in the same order"
+            )
+
+
+def _hash(path: str) -> str:
+    with open(find_model(Path(path)), "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
