@@ -72,7 +72,7 @@ def test_every_tap(case):
 
 
 def _slice_of(pixels: torch.Tensor, name: str, expected: torch.Tensor) -> torch.Tensor:
-    """`resized_299_every_7th`, `resized_299_last_rows`, `resized_299_last_cols`: parts of the resized picture."""
+    """Part of the resized picture: `resized_299_every_7th`, `_last_rows`, `_last_cols`."""
     side, part = re.fullmatch(r"resized_(\d+)_(every_\d+th|last_rows|last_cols)", name).groups()
     resized = resize_tf1(pixels.float(), (int(side), int(side)))
     if part == "last_rows":
