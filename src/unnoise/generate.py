@@ -15,13 +15,13 @@ from unnoise.config.load import from_dict, nearest, to_dict
 from unnoise.config.schema import GenerateRequest
 from unnoise.diffusion.condition import Condition, null
 from unnoise.diffusion.guidance import Guide, classifier_free, two_models
-from unnoise.diffusion.noise import SeededNoise
+from unnoise.diffusion.noise import Noise, SeededNoise
 from unnoise.diffusion.prediction import Denoise, Prediction
 from unnoise.diffusion.samplers import SAMPLERS
 from unnoise.diffusion.schedule import At, NoiseSchedule
 from unnoise.diffusion.spacing import grid
 from unnoise.diffusion.transforms import clip_x0, dynamic_threshold
-from unnoise.diffusion.walk import run
+from unnoise.diffusion.walk import Sampler, run
 from unnoise.distributed import choose_device
 from unnoise.images import ImageBatch, to_pixels
 from unnoise.model import Model
@@ -302,23 +302,44 @@ def draw(ready: Plan, ids: Sequence[int], on_step: OnStep | None = None) -> Iter
 
 def _draw(ready: Plan, ids: list[int], on_step: OnStep | None) -> Tensor:
     """The pictures `ids` side by side through all steps; uint8 (B, H, W, C) on the CPU."""
-    model = ready.model
+    like = torch.empty(len(ids), *ready.shape, device=ready.device)
+    label = torch.tensor([ready.label(k) for k in ids], device=ready.device) if ready.labels else None
     noise = SeededNoise(ready.request.seed, ids)
-    with _evaluating(model):
-        like = torch.empty(len(ids), *ready.shape, device=model.device)
-        label = torch.tensor([ready.label(k) for k in ids], device=model.device) if ready.labels else None
-        path = ready.schedule.path(like)
-        x = noise(like, step=-1, draw=0)
-        cond = Condition(label=label)
-        for step in run(ready.sampler, ready.denoise, x, path, cond=cond, noise=noise, guide=ready.guide):
+    x = walk(
+        ready, noise(like, step=-1, draw=0), ready.schedule.path(like),
+        ids=ids, cond=Condition(label=label), noise=noise, on_step=on_step,
+    )  # fmt: skip
+    return to_pixels(x).cpu()
+
+
+def walk(
+    ready: Plan,
+    x: Tensor,
+    path: Sequence[At],
+    *,
+    ids: Sequence[int],
+    cond: Condition,
+    noise: Noise,
+    sampler: Sampler | None = None,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Where a path leads from x (B, C, H, W), as the plan says: all of `draw` but where it begins.
+
+    `sampler` is walked instead of the plan's; `ids` are the pictures' numbers, for progress and errors.
+    """
+    steps = len(path) - 1
+    with _evaluating(ready.model):
+        for step in run(
+            sampler or ready.sampler, ready.denoise, x, path, cond=cond, noise=noise, guide=ready.guide
+        ):
             x = step.x
             if on_step is not None:
-                on_step(Progress(tuple(ids), step.index + 1, ready.steps, x, step.prediction.x0))
-        broken = (~torch.isfinite(x)).flatten(1).any(1).tolist()
+                on_step(Progress(tuple(ids), step.index + 1, steps, x, step.prediction.x0))
+    broken = (~torch.isfinite(x)).flatten(1).any(1).tolist()
     if any(broken):
         names = ", ".join(str(k) for k, bad in zip(ids, broken, strict=True) if bad)
         raise FloatingPointError(f"not a number in picture {names}; try precision float32, or less guidance")
-    return to_pixels(x).cpu()
+    return x
 
 
 @contextlib.contextmanager

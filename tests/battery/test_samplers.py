@@ -1,6 +1,7 @@
 """What every sampler of the registry must do, on data whose answer is known."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from unnoise.diffusion.guidance import classifier_guide
 from unnoise.diffusion.noise import RecordedNoise, SeededNoise
 from unnoise.diffusion.prediction import Prediction
 from unnoise.diffusion.samplers import SAMPLERS, DdimInversion
-from unnoise.diffusion.schedule import NoiseSchedule, make_betas
+from unnoise.diffusion.schedule import At, NoiseSchedule, make_betas
 from unnoise.diffusion.spacing import space
 from unnoise.diffusion.walk import run
 
@@ -238,6 +239,61 @@ def test_inversion_and_back(kind: str) -> None:
         assert forward < 40 / steps
     assert slope(counts, errors) > 0.8, errors
     assert errors[-1] < 0.03, errors
+
+
+@pytest.mark.parametrize("corrections", [0, 1, 2])
+@pytest.mark.parametrize("kind", GRIDS)
+def test_every_correction_raises_the_order_of_the_way_there_and_back(kind: str, corrections: int) -> None:
+    counts, errors = [32, 64, 128, 256], []
+    x0, calls = 0.3 + 0.5 * pixels(4, 1, 2, 2), 0
+
+    def counted(x: Tensor, at: At, cond: Condition) -> Prediction:
+        nonlocal calls
+        calls += 1
+        return DATA(x, at, cond)
+
+    for steps in counts:
+        schedule, calls = grid(kind, steps), 0
+        up = schedule.ascent(x0)
+        noisy = last(run(DdimInversion(corrections), counted, x0, up, cond=NONE, noise=no_noise))
+        assert calls == (1 + corrections) * (steps - 1)
+        back = last(run(SAMPLERS["ddim"](), DATA, noisy, up[::-1], cond=NONE, noise=no_noise))
+        errors.append((back - x0).abs().max().item())
+    order = corrections + 1
+    assert order - 0.2 < slope(counts, errors) < order + 0.6, errors
+
+
+@pytest.mark.parametrize("corrections", [0, 1, 8])
+def test_inversion_from_the_landing_goes_all_of_a_path_back(corrections: int) -> None:
+    """Where the landing is a clean picture, sigma 0, and no network may be called."""
+    x0, schedule = 0.3 + 0.5 * pixels(4, 1, 2, 2), replace(grid("smooth", 64), alpha_bar_end=1.0)
+    asked = []
+
+    def watched(x: Tensor, at: At, cond: Condition) -> Prediction:
+        asked.append(int(at.i[0]))
+        return DATA(x, at, cond)
+
+    up = schedule.ascent(x0, start=-1)
+    noisy = last(run(DdimInversion(corrections), watched, x0, up, cond=NONE, noise=no_noise))
+    assert min(asked) == 0
+    path = schedule.path(x0)
+    assert [at.i[0].item() for at in path] == [at.i[0].item() for at in up[::-1]]
+    back = last(run(SAMPLERS["ddim"](), DATA, noisy, path, cond=NONE, noise=no_noise))
+    assert (back - x0).abs().max() < {0: 0.06, 1: 0.01, 8: 1e-6}[corrections]
+
+
+def test_pure_noise_is_reached_without_corrections() -> None:
+    """Nothing is predicted where no signal is left."""
+    x0, schedule = pixels(2, 1, 2, 2), grid("uniform", 16)
+    ends = [
+        last(
+            run(DdimInversion(n), DATA, x0, schedule.ascent(x0, start=14, stop=16), cond=NONE, noise=no_noise)
+        )
+        for n in (0, 2)
+    ]
+    assert all(end.isfinite().all() for end in ends) and not torch.equal(*ends)
+    with pytest.raises(ValueError, match="corrections=-1"):
+        DdimInversion(-1)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -287,9 +287,12 @@ class NoiseSchedule:
         """Entries start, start-1, ..., 0 and the landing: what `run` walks; `start` is S-1 unless given."""
         return [self.at(i, like) for i in range(self.steps - 1 if start is None else start, -2, -1)]
 
-    def ascent(self, like: Tensor, *, stop: int | None = None) -> list[At]:
-        """Entries 0, 1, ..., stop (S-1 unless given, S: pure noise): what DDIM inversion walks."""
-        return [self.at(i, like) for i in range((self.steps - 1 if stop is None else stop) + 1)]
+    def ascent(self, like: Tensor, *, start: int = 0, stop: int | None = None) -> list[At]:
+        """Entries start, ..., stop (S-1 unless given, S: pure noise): what DDIM inversion walks.
+
+        From 0 as published, from -1 all of `path` backwards.
+        """
+        return [self.at(i, like) for i in range(start, (self.steps - 1 if stop is None else stop) + 1)]
 
 
 def add_noise(x0: Tensor, eps: Tensor, at: At) -> Tensor:

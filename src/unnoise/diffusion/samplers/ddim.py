@@ -61,12 +61,22 @@ class Ddim:
 class DdimInversion:
     """x' = alpha' x0 + sigma' eps to the noisier neighbour: the noise that `Ddim` turns into this picture.
 
-    Walks `schedule.ascent`; a clean picture stands for x at entry 0, as in ADM's ddim_reverse_sample.
+    Walks `schedule.ascent`. Without corrections a clean picture stands for x at entry 0, as in ADM's
+    ddim_reverse_sample. The predictions of the way up are not those of the way down, which is its error; a
+    correction asks for the prediction at x' and moves x' by what `Ddim` from there misses x by (a fixed-point
+    iteration), which raises the order of the round trip by one and costs a call.
     """
+
+    corrections: int = 0
+    """Calls of the network a move, besides the first."""
 
     order: ClassVar[int | None] = 1
     shifts_mean: ClassVar[bool] = False
     ascends: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.corrections < 0:
+            raise ValueError(f"corrections={self.corrections} is too small; use 0 (none) or more")
 
     def start(self) -> None:
         """No history."""
@@ -83,7 +93,22 @@ class DdimInversion:
         noise: StepNoise,
         guide: Guide | None,
     ) -> tuple[Tensor, Prediction, None]:
-        """To any noisier entry, pure noise included."""
+        """To any noisier entry; to pure noise without corrections. From the landing, where no network is
+        called, the first correction is the first guess.
+        """
         assert guide is None, "run folds the guide"
-        prediction = denoise(x, at, cond)
-        return to.scales.alpha * prediction.x0 + to.scales.sigma * prediction.eps, prediction, None
+        clean = bool((at.i < 0).any())
+        # Where the signal is gone, nothing can be predicted and nothing corrected.
+        corrections = 0 if bool((to.alpha_bar == 0).any()) else self.corrections
+        if clean:
+            assert bool((at.i < 0).all()), "all pictures leave the landing together"
+            corrections = max(1, corrections)
+            there = at.cast((to.alpha_bar / at.alpha_bar).sqrt()) * x
+        else:
+            prediction = denoise(x, at, cond)
+            there = to.scales.alpha * prediction.x0 + to.scales.sigma * prediction.eps
+        for _ in range(corrections):
+            prediction = denoise(there, to, cond)
+            missed = x - (at.scales.alpha * prediction.x0 + at.scales.sigma * prediction.eps)
+            there = there + at.cast((to.alpha_bar / at.alpha_bar).sqrt()) * missed
+        return there, prediction, None
