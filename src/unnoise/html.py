@@ -84,6 +84,11 @@ def figure(chart: Chart) -> str:
     return f"<figure>{drawn}<figcaption>{escape(chart.caption)}</figcaption></figure>"
 
 
+def side_by_side(parts: Sequence[str]) -> str:
+    """Figures in as many columns as the page has room for."""
+    return f'<div class="figures">{"".join(parts)}</div>'
+
+
 def _number_class(cell: str) -> str:
     text = cell.replace(",", "").replace("%", "").replace(" ", "")
     try:

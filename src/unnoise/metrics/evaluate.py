@@ -149,7 +149,8 @@ def open_side(
 
 def _side(request: EvaluateRequest, samples: Pictures, reference: Reference | None) -> int | None:
     """Side of the reference pictures; drawn samples say which when nobody else does."""
-    if request.size is None and samples.is_model and reference is None:
+    drawn = samples.is_model or "request" in samples.facts  # now, or by `unnoise sample` before
+    if request.size is None and drawn and reference is None:
         return samples.shape[0]
     return request.size
 

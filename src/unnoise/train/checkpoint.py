@@ -85,6 +85,11 @@ def listed(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), key=lambda p: (len(p.name), p.name)) if folder.is_dir() else []
 
 
+def step_of(path: Path) -> int:
+    """Optimiser steps behind a whole checkpoint."""
+    return int(_read_manifest(path)["step"])
+
+
 def damage(path: Path) -> str | None:
     """What is wrong with a checkpoint on the disk, None for a whole one; reads all of it."""
     try:

@@ -1,0 +1,1 @@
+"""Studies that need many models or many sets of samples: sweeps, ablations, searches for steps."""
