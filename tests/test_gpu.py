@@ -59,3 +59,37 @@ def test_training_learns_and_resumes_to_the_bit(precision, tmp_path):
         tiny_run(tmp_path / "parts", config, on_event=break_off)
     tiny_run(tmp_path / "parts", config)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "shape", [(2, 64, 7, 5), (3, 48, 9, 9), (1, 96, 1, 1), (2, 160, 28, 28), (1, 2048, 4, 4)]
+)
+def test_the_norm_and_its_gradients(dtype, shape):
+    """Against the definition in float64; the same bits every time."""
+    from unnoise.networks.kernels.group_norm import group_norm_silu, is_usable
+    from unnoise.networks.norm import group_count
+
+    b, c, *_ = shape
+    make = torch.Generator().manual_seed(0)
+    x, dy = (torch.randn(shape, generator=make).to("cuda", dtype) for _ in range(2))
+    weight, bias = (torch.randn(b, c, generator=make).cuda() for _ in range(2))
+    x, dy = (v.contiguous(memory_format=torch.channels_last) for v in (x, dy))
+    assert is_usable(x), "CUDA builds of torch bring Triton along"
+
+    def ours():
+        inputs = [v.clone().requires_grad_() for v in (x, weight, bias)]
+        y = group_norm_silu(*inputs, group_count(c), 1e-5, True)[0]
+        return y.detach(), *torch.autograd.grad(y, inputs, dy)
+
+    inputs = [v.double().requires_grad_() for v in (x, weight, bias)]
+    plain = torch.group_norm(inputs[0], group_count(c), None, None, 1e-5)
+    truth = torch.nn.functional.silu(plain * inputs[1][:, :, None, None] + inputs[2][:, :, None, None])
+    exact = truth.detach(), *torch.autograd.grad(truth, inputs, dy.double())
+    first = ours()
+    rounding = {torch.float32: 1e-5, torch.bfloat16: 2**-8, torch.float16: 2**-11}[dtype]
+    for number, (got, wanted) in enumerate(zip(first, exact, strict=True)):
+        within = rounding if number < 2 else 1e-4
+        assert (got.double() - wanted).abs().max() <= within * wanted.abs().max().clamp(min=1), number
+    for got, again in zip(first, ours(), strict=True):
+        assert torch.equal(got, again)

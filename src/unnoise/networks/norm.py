@@ -1,24 +1,23 @@
 """Group normalisation with what follows it: modulation by an embedding (AdaGN) and SiLU.
 
-Wu & He 2018 (arXiv 1803.08494); Dhariwal & Nichol 2021 (arXiv 2105.05233). Two ways to the same numbers: one
-compiled kernel for channels-last tensors on a CPU, PyTorch's operators for all else.
+Wu & He 2018 (arXiv 1803.08494); Dhariwal & Nichol 2021 (arXiv 2105.05233). Two ways to the same numbers:
+compiled kernels for channels-last tensors on a CPU or a GPU, PyTorch's operators for all else.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unnoise.networks.kernels.group_norm import DTYPES, group_norm_silu, is_available, is_usable
+from unnoise.networks.kernels.group_norm import group_norm_silu, is_usable, takes
 
 
 def best_layout(x: Tensor) -> torch.memory_format:
     """The memory layout in which blocks of x's device and type are fastest (docs/speed.md).
 
-    A CPU convolves fastest channels-last. PyTorch's own group norm is slow there, and loses three digits when
-    a mean is 100 times the spread: only the compiled one makes that layout worth having.
+    Convolutions are fastest channels-last. PyTorch's own group norm is slow there, and on a CPU loses three
+    digits when a mean is 100 times the spread: only a compiled one makes that layout worth having.
     """
-    compiled = x.device.type == "cpu" and x.dtype in DTYPES and is_available()
-    return torch.channels_last if compiled else torch.contiguous_format
+    return torch.channels_last if takes(x.device.type, x.dtype) else torch.contiguous_format
 
 
 def group_count(channels: int) -> int:

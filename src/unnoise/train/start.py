@@ -205,7 +205,7 @@ def _repeatable(device: torch.device) -> Iterator[None]:
         algorithms = torch.are_deterministic_algorithms_enabled()
         warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
         fill = torch.utils.deterministic.fill_uninitialized_memory
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.use_deterministic_algorithms(True)  # a warning would leave attention's gradients to chance
         torch.utils.deterministic.fill_uninitialized_memory = False
         flags.deterministic, flags.benchmark = True, False
         try:

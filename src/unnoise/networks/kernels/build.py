@@ -21,10 +21,15 @@ SOURCES = Path(__file__).parent
 log = logging.getLogger(__name__)
 
 
+def wanted() -> bool:
+    """Whether compiled kernels may be used at all: not with UNNOISE_KERNELS=off."""
+    return os.environ.get("UNNOISE_KERNELS", "on").lower() not in ("off", "0", "false", "no")
+
+
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled kernels; None where they cannot be had, said once in the log."""
-    if os.environ.get("UNNOISE_KERNELS", "on").lower() in ("off", "0", "false", "no"):
+    if not wanted():
         return None
     if platform.system() != "Linux":
         return (

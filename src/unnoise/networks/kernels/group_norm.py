@@ -1,27 +1,40 @@
-"""Group normalisation, modulation and SiLU as one operator on channels-last CPU tensors (group_norm.c).
+"""Group normalisation, modulation and SiLU as one operator on channels-last tensors: group_norm.c on a CPU,
+group_norm_triton.py on a GPU.
 
 A registered operator rather than an autograd.Function, so that torch.compile takes it as it is. Its backward
 pass cannot be differentiated again; UNNOISE_KERNELS=off gives PyTorch's operators, which can.
 """
 
+import importlib.util
+
 import torch
 from torch import Tensor
 
-from unnoise.networks.kernels.build import library
+from unnoise.networks.kernels.build import library, wanted
 
-DTYPES = (torch.float32, torch.bfloat16)
+DTYPES = {
+    "cpu": (torch.float32, torch.bfloat16),
+    "cuda": (torch.float32, torch.bfloat16, torch.float16),
+}
+"""Kind of device -> the types of x that its kernels take."""
 
 
 @torch.compiler.assume_constant_result
-def is_available() -> bool:
-    """Whether the library is there; compiles it on the first call."""
-    return library() is not None
+def is_available(device: str = "cpu") -> bool:
+    """Whether kernels are there for a kind of device; compiles the CPU's on the first call."""
+    if device == "cuda":
+        return wanted() and importlib.util.find_spec("triton") is not None
+    return device == "cpu" and library() is not None
+
+
+def takes(device: str, dtype: torch.dtype) -> bool:
+    """Whether there are kernels for tensors of this type on this kind of device."""
+    return dtype in DTYPES.get(device, ()) and is_available(device)
 
 
 def is_usable(x: Tensor) -> bool:
-    """Whether the operator takes x: channels-last, on the CPU, of one of DTYPES, and the library is there."""
-    fits = x.device.type == "cpu" and x.dtype in DTYPES
-    return fits and x.is_contiguous(memory_format=torch.channels_last) and is_available()
+    """Whether the operator takes x: channels-last, and there are kernels for its device and type."""
+    return x.is_contiguous(memory_format=torch.channels_last) and takes(x.device.type, x.dtype)
 
 
 @torch.library.custom_op("unnoise::group_norm_silu", mutates_args=(), device_types="cpu")
@@ -37,6 +50,16 @@ def group_norm_silu(
     tensors = (x, weight.contiguous(), bias.contiguous(), y, mean, rstd)
     _call("group_norm_forward", tensors, (b, h * w, c, groups), eps, silu)
     return y, mean, rstd
+
+
+@group_norm_silu.register_kernel("cuda")
+def _(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    from unnoise.networks.kernels import group_norm_triton
+
+    with torch.cuda.device(x.device):
+        return group_norm_triton.forward(x, weight.contiguous(), bias.contiguous(), groups, eps, silu)
 
 
 @group_norm_silu.register_fake
@@ -62,6 +85,18 @@ def group_norm_silu_backward(
     tensors = (x, dy, weight, bias, mean, rstd, dx, dweight, dbias)
     _call("group_norm_backward", tensors, (b, h * w, c, groups), silu)
     return dx, dweight, dbias
+
+
+@group_norm_silu_backward.register_kernel("cuda")
+def _(
+    x: Tensor, dy: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor, groups: int, silu: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    from unnoise.networks.kernels import group_norm_triton
+
+    dy = dy.contiguous(memory_format=torch.channels_last)
+    weight, bias = weight.contiguous(), bias.contiguous()
+    with torch.cuda.device(x.device):
+        return group_norm_triton.backward(x, dy, weight, bias, mean, rstd, groups, silu)
 
 
 @group_norm_silu_backward.register_fake
