@@ -116,6 +116,32 @@ def gather(local: Tensor, count: int) -> Tensor:
     return torch.cat([part[..., :size] for part, size in zip(parts, sizes, strict=True)], dim=-1)
 
 
+def everyone(value: Tensor) -> Tensor:
+    """The tensors of all processes, equal in shape, stacked in rank order: (world, ...), on the CPU."""
+    if not _grouped():
+        return value[None]
+    place = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
+    mine = value.to(place).contiguous()
+    parts = [torch.empty_like(mine) for _ in range(world())]
+    dist.all_gather(parts, mine)
+    return torch.stack(parts).cpu()
+
+
+@contextlib.contextmanager
+def agreeing() -> Iterator[None]:
+    """All processes leave together: where one is refused, those that were not are refused as well."""
+    refused: ValueError | None = None
+    try:
+        yield
+    except ValueError as error:
+        refused = error
+    told = everyone(torch.tensor(refused is not None))
+    if refused is not None:
+        raise refused
+    if told.any():
+        raise ValueError(f"process {int(told.int().argmax())} was refused; its own line says why")
+
+
 def largest(value: float, device: torch.device) -> float:
     """The largest of all processes' values."""
     if not _grouped():

@@ -80,7 +80,7 @@ def test_a_model_is_drawn_on_the_fly(unnoise, data):
     drawn = ["-n", "12", "--steps", "2", "--out", "e"]
     code, said, complaints = unnoise("evaluate", "run", "--against", "real.npz", *FAST, *drawn)
     assert code == 0 and "FD[double]" in said, complaints
-    assert "not averaged (EMA) weights" in complaints
+    assert "does not say whether its weights are averaged (EMA)" in complaints
     facts = json.loads((data / "e" / "evaluation.json").read_text())["protocol"]["samples_facts"]
     assert (facts["kind"], facts["steps_taken"], facts["sampler"]) == ("model", 2, "ddim")
 

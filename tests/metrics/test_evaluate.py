@@ -136,7 +136,7 @@ def write(tmp_path, network, spec, name="ref.npz", features=False):
         network,
         frechet=found.frechet,
         spatial=found.spatial,
-        features=found.features if features else None,
+        table=found.table if features else None,
     )
     return str(path)
 

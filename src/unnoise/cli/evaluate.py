@@ -43,9 +43,19 @@ def evaluate(
     ] = None,
     size: Annotated[int | None, typer.Option(help="Crop pictures to squares of this side.")] = None,
     channels: Annotated[int | None, typer.Option(help="Read pictures as grey (1) or RGB (3).")] = None,
+    evaluator: Annotated[
+        str, typer.Option(help="Whose IS, precision and recall: adm or torch-fidelity.")
+    ] = _DEFAULT.evaluator,
     paired: Annotated[
-        bool, typer.Option("--paired", help="Samples reconstruct the reference in order: PSNR, SSIM, LPIPS.")
+        bool,
+        typer.Option(
+            "--paired", help="Samples reconstruct the reference in order: rFID, PSNR, SSIM and LPIPS."
+        ),
     ] = False,
+    consistency: Annotated[
+        int | None,
+        typer.Option(metavar="FACTOR", help="Pairs were enlarged so much: PSNR after shrinking them again."),
+    ] = None,
     lpips: Annotated[str, typer.Option(help="LPIPS weights on VGG16.")] = "",
     neighbours: Annotated[
         int | None,
@@ -71,6 +81,9 @@ def evaluate(
     guidance_course: steering.GuidanceCourse = _DRAWN.guidance_course,
     conditional: steering.Conditional = True,
     label: Annotated[list[str] | None, typer.Option(help="For a model: its classes in turn.")] = None,
+    preset: Annotated[
+        str, typer.Option(help="For a published .pt file: what network it is for, if it cannot be told.")
+    ] = "",
     draw_batch_size: Annotated[
         int, typer.Option(help="For a model: pictures drawn side by side.")
     ] = _DRAWN.batch_size,
@@ -89,7 +102,8 @@ def evaluate(
         raise ValueError("--against is missing; name the real pictures or a reference file")
     values = {
         "samples": samples[0], "against": against, "features": features, "weights": weights, "n": n,
-        "size": size, "channels": channels, "paired": paired, "lpips": lpips,
+        "size": size, "channels": channels, "evaluator": evaluator, "paired": paired,
+        "consistency": consistency, "lpips": lpips, "preset": preset,
         "neighbours": neighbours, "half": half, "block": block, "bootstrap": bootstrap, "floor": floor,
         "extrapolate": extrapolate, "cache": cache,
         "batch_size": batch_size, "seed": seed, "device": device,
@@ -103,15 +117,21 @@ def evaluate(
             ),
         },
     }  # fmt: skip
+    from unnoise import distributed
+    from unnoise.cli.choose import settled
     from unnoise.cli.sample import stoppable
     from unnoise.config.load import from_dict
-    from unnoise.metrics.evaluate import evaluate as run
+    from unnoise.metrics.evaluate import evaluate_together
     from unnoise.metrics.report import page, save_page, sheets
 
+    if samples[0].endswith((".pt", ".pth")) and Path(samples[0]).is_file():
+        values["preset"] = settled(Path(samples[0]), preset)
     request = from_dict(EvaluateRequest, values)
     with stoppable():
-        with _meter() as stage:
-            found = run(request, on_progress=stage)
+        with distributed.processes(device), _meter() as stage:
+            found = evaluate_together(request, on_progress=stage)
+        if found is None:
+            return
         for line in found.lines():
             typer.echo(line, err=line.startswith("warning: "))
         if out is not None:
@@ -136,13 +156,16 @@ def _compare(paths: list[Path], out: Path | None) -> None:
 
 @contextmanager
 def _meter() -> Iterator["Stage"]:
-    """A progress line on stderr when that is a terminal."""
+    """A progress line on stderr, of the first process, when that is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from unnoise.distributed import is_first
+
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    shown = console.is_terminal and is_first()
+    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
         tasks: dict[str, object] = {}
 
         def stage(what: str, done: int, total: int) -> None:

@@ -39,7 +39,7 @@ def reference(
         raise ValueError(f"pictures={pictures} is less than 0; use 0 for statistics alone")
     from unnoise.cli.evaluate import _meter
     from unnoise.cli.sample import stoppable
-    from unnoise.distributed import choose_device
+    from unnoise.distributed import choose_device, is_main, processes
     from unnoise.metrics.collect import collect
     from unnoise.metrics.evaluate import choose_network
     from unnoise.metrics.reference import write_reference
@@ -49,24 +49,26 @@ def reference(
         features=features, weights=weights, size=size, channels=channels, cache=cache, device=device
     )
     warnings: list[str] = []
-    with stoppable(), _meter() as stage:
-        network = choose_network(request, str(choose_device(device)), warnings)
+    with stoppable(), processes(device), _meter() as stage:
         source = open_pictures(data, request)
+        network = choose_network(request, str(choose_device(device)), warnings, channels=source.shape[2])
         found = collect(
             source,
             network,
             cache=cache,
             batch_size=batch_size,
-            keep_spatial=False,
+            together=True,
             on_progress=lambda done, total: stage("pictures", done, total),
         )
+        if not is_main():
+            return
         write_reference(
             out,
             source,
             network,
             frechet=found.frechet,
             spatial=found.spatial,
-            features=found.features if keep_features else None,
+            table=found.table if keep_features else None,
             keep=pictures,
         )
     for text in warnings:

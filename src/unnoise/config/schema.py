@@ -260,8 +260,14 @@ class EvaluateRequest:
     """Side that pictures are cropped to; None takes their own."""
     channels: int | None = None
     """1 or 3; None takes grey for pictures that are grey throughout."""
+    preset: str = ""
+    """For a published .pt file among the samples: what network it is for, where that cannot be told."""
+    evaluator: str = "adm"
+    """Whose definitions of IS, precision and recall: adm or torch-fidelity. Everything else is the same."""
     paired: bool = False
-    """Sample k is a reconstruction of reference picture k: PSNR, SSIM and LPIPS too."""
+    """Sample k is a reconstruction of reference picture k: rFID, PSNR, SSIM and LPIPS."""
+    consistency: int | None = None
+    """Of pairs that were enlarged by this factor: PSNR after shrinking both again by it."""
     lpips: str = ""
     """Path of LPIPS weights on VGG16; "" takes the shift-tolerant ones when they are installed."""
     neighbours: int | None = None

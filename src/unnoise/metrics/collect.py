@@ -6,17 +6,19 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from unnoise import distributed
 from unnoise.data.cache import home
-from unnoise.metrics.features import FeatureNetwork, Features
+from unnoise.metrics.features import FeatureNetwork, Features, Table, frechet_column
 from unnoise.metrics.sources import Pictures
 from unnoise.metrics.statistics import Gaussian, Moments
 
@@ -28,7 +30,7 @@ Progress = Callable[[int, int], None]
 class Collected:
     """What a network says of a whole side."""
 
-    features: Features
+    table: Table
     frechet: Gaussian
     spatial: Gaussian | None
 
@@ -39,50 +41,46 @@ def collect(
     *,
     cache: str | None = None,
     batch_size: int = 32,
-    keep_spatial: bool = True,
+    together: bool = False,
     on_progress: Progress | None = None,
 ) -> Collected:
     """Features and float64 statistics of all pictures; shards that an earlier run finished are read, not
-    computed.
+    computed. The features stay in their files until a metric reads them.
 
-    keep_spatial: hold the spatial features too, which only their interval needs; else their statistics alone
-    are kept. ValueError when the pictures are all flat or the features are not finite or all the same.
+    together: every process of the group calls this and takes its part of the shards, in a cache folder that
+    all of them see. ValueError when the pictures are all flat or the features are not finite or all the same.
     """
-    folder = features_folder(pictures, network, cache)
-    parts: dict[str, list[Tensor]] = {}
-    frechet: Moments | None = None
-    spatial: Moments | None = None
-    flat = True
-    for begin in range(0, pictures.n, SHARD):
-        ids = range(begin, min(begin + SHARD, pictures.n))
-        path = folder / f"{ids.start:09d}-{ids.stop:09d}.safetensors"
-        shard = _read(path)
-        if shard is None:
-            shard = _compute(pictures, network, ids, batch_size)
-            _write(path, shard)
-        flat = bool(shard.pop("flat")) and flat
-        found = Features(**shard)
-        frechet = frechet or Moments(found.frechet.shape[1])
-        frechet.update(found.frechet)
-        if found.spatial is not None:
-            spatial = spatial or Moments(found.spatial.shape[1])
-            spatial.update(found.spatial)
-            if not keep_spatial:
-                shard.pop("spatial")
-        for key, value in shard.items():
-            parts.setdefault(key, []).append(value)
-        if on_progress:
-            on_progress(ids.stop, pictures.n)
+    shards = Shards(features_folder(pictures, network, cache), pictures.n)
+    mine = distributed.share(len(shards)) if together else range(len(shards))
+    count = sum(len(shards.ids(k)) for k in mine)
+    moments: dict[str, Moments] = {}
+    flat, done = True, 0
+    with distributed.agreeing() if together else contextlib.nullcontext():
+        for k in mine:
+            shard = shards.read(k)
+            if shard is None:
+                shard = _compute(pictures, network, shards.ids(k), batch_size)
+                shards.write(k, shard)
+            flat = bool(shard.pop("flat")) and flat
+            for name in _distance_columns(shard):
+                moments.setdefault(name, Moments(shard[name].shape[1])).update(shard[name])
+            done += len(shards.ids(k))
+            if on_progress:
+                on_progress(done, count)
+    table = shards.table(pictures.name)
+    if together:
+        flat = not any(distributed.everyone(torch.tensor(not flat)))
+        moments = {
+            c: _whole(moments.get(c) or Moments(table.widths[c])) for c in _distance_columns(table.widths)
+        }
     if flat:
         raise ValueError(f"every picture of {pictures.name} is one flat colour; there is nothing to measure")
-    assert frechet is not None
-    whole = Features(**{key: torch.cat(values) for key, values in parts.items()})
-    gaussian = frechet.gaussian()
+    gaussian = moments[table.frechet].gaussian()
     if float(gaussian.covariance.diagonal().max()) == 0:
         raise ValueError(
             f"all {pictures.n} pictures of {pictures.name} have the same features; are they copies?"
         )
-    return Collected(whole, gaussian, spatial.gaussian() if spatial else None)
+    return Collected(table, gaussian, moments["spatial"].gaussian() if "spatial" in moments else None)
 
 
 def features_folder(pictures: Pictures, network: FeatureNetwork, cache: str | None) -> Path:
@@ -91,6 +89,84 @@ def features_folder(pictures: Pictures, network: FeatureNetwork, cache: str | No
     """
     identity = [pictures.content, network.name, network.weights_hash, network.preprocess, SHARD]
     return home(cache) / "features" / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
+
+
+def _distance_columns(columns: Mapping[str, object]) -> list[str]:
+    """What the Frechet distances read."""
+    return [frechet_column(columns), *(["spatial"] if "spatial" in columns else [])]
+
+
+def _whole(moments: Moments) -> Moments:
+    """The moments of all processes."""
+    states = {key: distributed.everyone(value) for key, value in moments.state().items()}
+    whole = Moments(len(moments.mean))
+    for r in range(distributed.world()):
+        whole.merge(Moments.from_state({key: value[r] for key, value in states.items()}))
+    return whole
+
+
+class Shards:
+    """The files of one side's features, SHARD pictures each."""
+
+    def __init__(self, folder: Path, n: int) -> None:
+        self.folder, self.n = folder, n
+
+    def __len__(self) -> int:
+        return -(-self.n // SHARD)
+
+    def ids(self, k: int) -> range:
+        """The pictures of a shard."""
+        return range(k * SHARD, min((k + 1) * SHARD, self.n))
+
+    def path(self, k: int) -> Path:
+        """Its file."""
+        ids = self.ids(k)
+        return self.folder / f"{ids.start:09d}-{ids.stop:09d}.safetensors"
+
+    def read(self, k: int) -> dict[str, Tensor] | None:
+        """A shard, or None where it is missing or damaged."""
+        try:
+            return load_file(self.path(k)) if self.path(k).exists() else None
+        except (SafetensorError, OSError):
+            return None
+
+    def write(self, k: int, shard: dict[str, Tensor]) -> None:
+        """Keep a shard; written aside and renamed."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.path(k)
+        aside = path.with_suffix(f".{os.getpid()}.tmp")
+        with _removed(aside):
+            save_file({key: value.contiguous() for key, value in shard.items()}, aside)
+            os.replace(aside, path)
+
+    def table(self, name: str) -> Table:
+        """The columns of all shards, read when asked for. `name` is the pictures', for errors."""
+        widths: dict[str, int] = {}
+        with self._opened(0, name) as file:
+            for key in file.keys():  # noqa: SIM118 (not a dict)
+                if key != "flat":
+                    widths[key] = file.get_slice(key).get_shape()[1]
+
+        def load(column: str) -> Tensor:
+            out = torch.empty(self.n, widths[column])
+            for k in range(len(self)):
+                ids = self.ids(k)
+                with self._opened(k, name) as file:
+                    out[ids.start : ids.stop] = file.get_tensor(column)
+            return out
+
+        return Table(self.n, widths, load)
+
+    @contextlib.contextmanager
+    def _opened(self, k: int, name: str) -> Iterator[Any]:
+        try:
+            with safe_open(self.path(k), framework="pt") as file:
+                yield file
+        except (SafetensorError, OSError) as error:
+            raise ValueError(
+                f"{self.path(k)}, features of {name}, cannot be read ({error}); start the command again, and "
+                "let all processes see one --cache folder"
+            ) from error
 
 
 def _compute(pictures: Pictures, network: FeatureNetwork, ids: range, batch_size: int) -> dict[str, Tensor]:
@@ -110,21 +186,6 @@ def _compute(pictures: Pictures, network: FeatureNetwork, ids: range, batch_size
                     )
                 found.setdefault(f.name, []).append(value.cpu())
     return {"flat": torch.tensor(flat), **{key: torch.cat(values) for key, values in found.items()}}
-
-
-def _read(path: Path) -> dict[str, Tensor] | None:
-    try:
-        return load_file(path) if path.exists() else None
-    except (SafetensorError, OSError):
-        return None
-
-
-def _write(path: Path, shard: dict[str, Tensor]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
-    with _removed(aside):
-        save_file({key: value.contiguous() for key, value in shard.items()}, aside)
-        os.replace(aside, path)
 
 
 @contextlib.contextmanager

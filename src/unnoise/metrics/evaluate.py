@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from unnoise.config.schema import EvaluateRequest
-from unnoise.distributed import choose_device
+from unnoise.distributed import choose_device, is_main
 from unnoise.metrics import weights as store
 from unnoise.metrics.collect import Collected, collect
-from unnoise.metrics.extractors import EXTRACTORS, open_features
-from unnoise.metrics.features import FeatureNetwork, Names
+from unnoise.metrics.extractors import open_features
+from unnoise.metrics.features import ADM, EVALUATORS, FeatureNetwork, Names
 from unnoise.metrics.measures import Side, measure
-from unnoise.metrics.paired import paired_metrics
+from unnoise.metrics.paired import check_pairs, paired_metrics
 from unnoise.metrics.protocol import protocol_of, warnings_of
 from unnoise.metrics.reference import Reference, is_reference, read_reference
 from unnoise.metrics.result import Evaluation
@@ -35,28 +35,45 @@ def evaluate(request: EvaluateRequest, *, on_progress: Stage = _quiet) -> Evalua
     Pictures stream; features are kept in shards in the cache, so the same request continues an interrupted
     evaluation. ValueError, one line with the way out, for sides that cannot be compared.
     """
+    found = _evaluate(request, False, on_progress)
+    assert found is not None
+    return found
+
+
+def evaluate_together(request: EvaluateRequest, *, on_progress: Stage = _quiet) -> Evaluation | None:
+    """The same by all processes of the group: they share the pictures, then the first one measures and the
+    others are given None.
+    """
+    return _evaluate(request, True, on_progress)
+
+
+def _evaluate(request: EvaluateRequest, together: bool, on_progress: Stage) -> Evaluation | None:
     began = time.monotonic()
     warnings: list[str] = []
     check_numbers(request)
     device = str(choose_device(request.device))
-    network = choose_network(request, device, warnings)
     samples = open_pictures(request.samples, request, n=request.n)
     if samples.n < 2:
         raise ValueError(f"{request.samples} has one picture; evaluation needs at least 2")
-    real = open_side(request, network, samples, on_progress)
+    network = choose_network(request, device, warnings, channels=samples.shape[2])
+    real = open_side(request, network, samples, together=together, on_progress=on_progress)
+    if request.paired:
+        check_pairs(request, samples, real.pictures)
     fake = collect(
         samples,
         network,
         cache=request.cache,
         batch_size=request.batch_size,
+        together=together,
         on_progress=lambda done, total: on_progress("samples", done, total),
     )
-    metrics, nearest = measure(request, Names(network.name), real, fake)
-    if request.paired:
-        if real.pictures is None:
-            raise ValueError("--paired needs the reference's pictures; name a folder, zip, npz or data set")
+    if together and not is_main():
+        return None
+    names = Names(network.name, request.evaluator, request.paired)
+    metrics, nearest = measure(request, names, real, fake)
+    if request.paired and real.pictures is not None:
         metrics += paired_metrics(request, samples, real.pictures, warnings)
-    warnings += warnings_of(samples, real, fake, network)
+    warnings += warnings_of(names, samples, real, fake)
     protocol = protocol_of(request, samples, real, network, device, time.monotonic() - began)
     return Evaluation(
         samples=request.samples,
@@ -76,14 +93,27 @@ def check_numbers(request: EvaluateRequest) -> None:
     for name, least in (("batch_size", 1), ("block", 16), ("bootstrap", 0)):
         if getattr(request, name) < least:
             raise ValueError(f"{name}={getattr(request, name)} is less than {least}; use {least} or more")
+    if request.evaluator not in EVALUATORS:
+        raise ValueError(
+            f"evaluator={request.evaluator} is not known; use {' or '.join(EVALUATORS)}, whose Inception "
+            "Score, precision and recall differ"
+        )
+    if request.half and request.evaluator != ADM:
+        raise ValueError(f"half is the distances of ADM's evaluator; leave it out with {request.evaluator}")
+    if request.consistency is not None and not request.paired:
+        raise ValueError("consistency compares enlarged pictures with their own; add --paired")
     for name in ("n", "neighbours"):
         value = getattr(request, name)
         if value is not None and value < 2:
             raise ValueError(f"{name}={value} is less than 2; a distribution needs more pictures")
 
 
-def choose_network(request: EvaluateRequest, device: str, warnings: list[str]) -> FeatureNetwork:
-    """The network asked for; `auto` takes Inception where its weights are on this machine, else what is."""
+def choose_network(
+    request: EvaluateRequest, device: str, warnings: list[str], *, channels: int
+) -> FeatureNetwork:
+    """The network asked for; `auto` takes Inception where its weights are on this machine, else what is: for
+    colour pictures EfficientNet-Lite0 first.
+    """
     chosen = request.weights or None
     if request.features != "auto":
         return open_features(request.features, weights=chosen, device=device)
@@ -91,24 +121,28 @@ def choose_network(request: EvaluateRequest, device: str, warnings: list[str]) -
         store.find(store.INCEPTION, chosen, download=False)
         return open_features("inception", weights=chosen, device=device)
     except ValueError as missing:
-        for name in ("unnoise-small", "effnet-lite0"):
-            if name in EXTRACTORS:
-                try:
-                    network = open_features(name, device=device)
-                except ValueError:
-                    continue
-                warnings.append(f"measured with {network.name}, not Inception: {missing}")
-                return network
+        for name in ("effnet-lite0", "unnoise-small")[channels == 1 :]:
+            try:
+                network = open_features(name, device=device)
+            except ValueError:
+                continue
+            warnings.append(f"measured with {network.name}, not Inception: {missing}")
+            return network
         raise
 
 
 def open_side(
-    request: EvaluateRequest, network: FeatureNetwork, samples: Pictures, on_progress: Stage = _quiet
+    request: EvaluateRequest,
+    network: FeatureNetwork,
+    samples: Pictures,
+    *,
+    together: bool = False,
+    on_progress: Stage = _quiet,
 ) -> Side:
     """The reference: a file of statistics, or pictures whose features are computed or found in the cache."""
     reference = read_reference(request.against, network) if is_reference(request.against) else None
     pictures: Pictures | None = None
-    if reference is None or (reference.has_pictures and reference.features is None):
+    if reference is None or (reference.has_pictures and reference.table is None):
         pictures = open_pictures(request.against, replace(request, size=_side(request, samples, reference)))
         _same_channels(samples.shape[2], pictures.shape[2], request.against)
     elif "shape" in reference.facts:
@@ -122,7 +156,7 @@ def open_side(
             network,
             cache=request.cache,
             batch_size=request.batch_size,
-            keep_spatial=request.floor,
+            together=together,
             on_progress=lambda done, total: on_progress("reference", done, total),
         )
     if reference is None:
@@ -130,7 +164,7 @@ def open_side(
         return Side(
             frechet=found.frechet,
             spatial=found.spatial,
-            features=found.features,
+            table=found.table,
             pictures=pictures,
             facts=pictures.facts,
             content=pictures.content,
@@ -139,7 +173,7 @@ def open_side(
     return Side(
         frechet=reference.frechet,
         spatial=reference.spatial,
-        features=reference.features or (found.features if found else None),
+        table=reference.table or (found.table if found else None),
         pictures=pictures,
         facts=reference.facts,
         content=_hash(reference.frechet),

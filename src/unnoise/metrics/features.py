@@ -2,7 +2,8 @@
 weights.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import torch
@@ -24,6 +25,34 @@ class Features:
     def frechet(self) -> Tensor:
         """What the Frechet distance reads."""
         return self.pool if self.middle is None else self.middle
+
+
+def frechet_column(columns: Container[str]) -> str:
+    """Which of a network's features the Frechet distance reads."""
+    return "middle" if "middle" in columns else "pool"
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Features of `n` single pictures, a column of `Features` at a time: what is not read takes no memory."""
+
+    n: int
+    widths: Mapping[str, int]
+    """Column -> its dimensions."""
+    load: Callable[[str], Tensor]
+    """Column -> (n, D) float32, a new tensor."""
+
+    @property
+    def frechet(self) -> str:
+        """The column that the Frechet distance reads."""
+        return frechet_column(self.widths)
+
+    @classmethod
+    def of(cls, features: Features) -> "Table":
+        """Features that are in memory."""
+        found = {f.name: getattr(features, f.name) for f in fields(Features)}
+        columns = {name: value for name, value in found.items() if value is not None}
+        return cls(len(features.pool), {k: v.shape[1] for k, v in columns.items()}, columns.__getitem__)
 
 
 class FeatureNetwork(Protocol):
@@ -68,11 +97,20 @@ def rgb(pixels: Tensor) -> Tensor:
 PUBLISHED_INCEPTION = "inception"
 
 
+ADM, FIDELITY = "adm", "torch-fidelity"
+EVALUATORS = (ADM, FIDELITY)
+"""Whose definitions are followed where the two public evaluators differ."""
+DIFFERENT = ("IS", "precision", "recall")
+"""What torch-fidelity defines otherwise."""
+
+
 @dataclass(frozen=True)
 class Names:
-    """How numbers of a network are called."""
+    """How numbers of a network, an evaluator and pairs are called."""
 
     network: str
+    evaluator: str = ADM
+    paired: bool = False
 
     @property
     def inception(self) -> bool:
@@ -80,9 +118,19 @@ class Names:
         return self.network == PUBLISHED_INCEPTION
 
     def __call__(self, metric: str) -> str:
-        """`FD` becomes FID with Inception and FD[name] with others; `sFD` sFID; IS, KID, precision, ...
-        likewise.
+        """`FD` becomes FID with Inception and FD[name] with others, rFID and rFD[name] of reconstructions;
+        `sFD` sFID; IS, KID, precision, ... likewise.
         """
-        if self.inception:
-            return {"FD": "FID", "sFD": "sFID"}.get(metric, metric)
-        return f"{metric}[{self.network}]"
+        name = {"FD": "FID", "sFD": "sFID"}.get(metric, metric) if self.inception else metric
+        if self.paired and metric == "FD":
+            name = f"r{name}"
+        if not self.inception:
+            name = f"{name}[{self.network}]"
+        if self.evaluator == FIDELITY and metric in DIFFERENT:
+            name = f"{name} ({FIDELITY})"
+        return name
+
+
+def family(name: str) -> str:
+    """The metric that a name is of, without its network and evaluator: FID, rFD, precision."""
+    return name.split(" (")[0].split("[")[0]

@@ -108,7 +108,7 @@ def extrapolate_frechet(*, real: Gaussian, fake: Tensor, seed: int = 0) -> Extra
     if len(x) < 8:
         raise ValueError(f"{len(x)} samples are too few to extrapolate from; use at least 8")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    level = [Moments.of(x[rows]) for rows in order.tensor_split(4)]
+    level = [Moments.of(x, rows) for rows in order.tensor_split(4)]
     sizes, distances = [], []
     while True:
         parts = [frechet_distance(real=real, fake=moments.gaussian()) for moments in level]

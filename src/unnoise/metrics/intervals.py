@@ -7,13 +7,13 @@ above the value; their spread is right.
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from unnoise.metrics.distances import blocks
 from unnoise.metrics.frechet import lower_factor
-from unnoise.metrics.inception_score import split_score
 from unnoise.metrics.kernel import polynomial_kernel
 from unnoise.metrics.statistics import Gaussian, as_matrix
 
@@ -21,6 +21,8 @@ Z = 1.959963984540054
 GROUPS = 20
 """Parts that are redrawn as wholes where there are more samples than dimensions."""
 KERNEL_SAMPLES = 2000
+STRIP = 256
+"""Rows of a strip of a scatter matrix; all above its last column is left out: half of the memory and work."""
 
 
 def interval(
@@ -52,14 +54,14 @@ def mean_error(values: Tensor) -> float:
 def score_error(probs: Tensor, *, split: int = 5000, replicates: int = 100, seed: int = 0) -> float:
     """Of the Inception Score; splits are redrawn within themselves. probs: (N, classes)."""
     p = as_matrix(probs, "probabilities")
-    parts = [p[rows] for rows in blocks(len(p), split)]
-    draws = [_counts(len(part), replicates, seed + i) for i, part in enumerate(parts)]
-    return _spread(
-        [
-            sum(split_score(part, d[r]) for part, d in zip(parts, draws, strict=True)) / len(parts)
-            for r in range(replicates)
-        ]
-    )
+    scores = []
+    for i, rows in enumerate(blocks(len(p), split)):
+        part = p[rows].double()
+        weights = _counts(len(part), replicates, seed + i).to(part) / len(part)
+        marginals = weights @ part
+        certainty = weights @ torch.special.xlogy(part, part).sum(1)
+        scores.append((certainty - torch.special.xlogy(marginals, marginals).sum(1)).exp())
+    return _spread(torch.stack(scores).mean(0).tolist())
 
 
 def frechet_error(
@@ -71,30 +73,54 @@ def frechet_error(
     more, `groups` random parts are redrawn as wholes (their scatter is summed once), at most `groups`
     replicates.
     """
-    x = as_matrix(fake).double().cpu()
-    gap = x - real.mean
-    projected = gap @ lower_factor(real.covariance)
+    x = as_matrix(fake)
+    root = lower_factor(real.covariance)
     if len(x) <= x.shape[1]:
+        gap = x.cpu().double() - real.mean
+        projected = gap @ root
         return _spread(
             [_distance_of_drawn(gap, projected, real, w) for w in _counts(len(x), replicates, seed)]
         )
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    parts = list(order.tensor_split(min(groups, len(x) // 2)))
-    sums = [(len(i), gap[i].sum(0), gap[i].square().sum(), projected[i]) for i in parts]
-    scatters = [z.T @ z for *_, z in sums]
+    parts = [
+        _part(x[i].cpu().double() - real.mean, root) for i in order.tensor_split(min(groups, len(x) // 2))
+    ]
     values = []
     for w in _counts(len(parts), min(replicates, groups), seed):
-        n = sum(float(w[i]) * sums[i][0] for i in range(len(parts)))
-        mean = torch.stack([w[i] * sums[i][1] for i in range(len(parts))]).sum(0) / n
-        trace = (sum(float(w[i] * sums[i][2]) for i in range(len(parts))) - n * float(mean @ mean)) / (n - 1)
-        projected_mean = torch.stack([w[i] * sums[i][3].sum(0) for i in range(len(parts))]).sum(0) / n
-        scatter = torch.zeros_like(scatters[0])
-        for i, s in enumerate(scatters):
-            if w[i]:
-                scatter.add_(s, alpha=float(w[i]))
-        scatter.addr_(projected_mean, projected_mean, alpha=-n)
+        drawn = [(float(weight), part) for weight, part in zip(w, parts, strict=True) if weight]
+        n = math.fsum(weight * part.n for weight, part in drawn)
+        squares = math.fsum(weight * part.squares for weight, part in drawn)
+        mean = torch.stack([weight * part.total for weight, part in drawn]).sum(0) / n
+        trace = (squares - n * float(mean @ mean)) / (n - 1)
+        scatter = torch.zeros_like(root)
+        for weight, part in drawn:
+            _add_lower(scatter, part.scatter, weight)
+        projected = mean @ root
+        scatter.addr_(projected, projected, alpha=-n)
         values.append(_assemble(mean, trace, real, scatter / (n - 1)))
     return _spread(values)
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Sums over some samples' gaps to the real mean."""
+
+    n: int
+    total: Tensor  # (D,)
+    squares: float
+    scatter: list[Tensor]  # of the gaps times the real factor: its lower triangle in strips of rows
+
+
+def _part(gap: Tensor, root: Tensor) -> _Part:
+    z = gap @ root
+    strips = [z[:, r].T @ z[:, : r.stop] for r in blocks(len(root), STRIP)]
+    return _Part(len(gap), gap.sum(0), float(gap.square().sum()), strips)
+
+
+def _add_lower(out: Tensor, strips: list[Tensor], weight: float) -> None:
+    """Add weight times a symmetric matrix to the lower triangle of `out`, which is all that is read of it."""
+    for r, strip in zip(blocks(len(out), STRIP), strips, strict=True):
+        out[r, : r.stop].add_(strip, alpha=weight)
 
 
 def _distance_of_drawn(gap: Tensor, projected: Tensor, real: Gaussian, weights: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Metrics of pairs: sample k is the reconstruction of reference picture k."""
+"""Metrics of pairs: sample k is the reconstruction, enlargement or completion of reference picture k."""
 
 import torch
 from torch import Tensor
@@ -6,21 +6,33 @@ from torch import Tensor
 from unnoise.config.schema import EvaluateRequest
 from unnoise.metrics import weights as store
 from unnoise.metrics.intervals import interval, mean_error
-from unnoise.metrics.reconstruction import lpips, psnr, ssim
+from unnoise.metrics.reconstruction import downsampled_psnr, lpips, psnr, shrunk, ssim
 from unnoise.metrics.result import Metric
 from unnoise.metrics.sources import Pictures
 from unnoise.networks.lpips import Lpips
 
 
-def paired_metrics(
-    request: EvaluateRequest, samples: Pictures, real: Pictures, warnings: list[str]
-) -> list[Metric]:
-    """PSNR, SSIM and, where its weights are, LPIPS: means over the pairs with their intervals."""
+def check_pairs(request: EvaluateRequest, samples: Pictures, real: Pictures | None) -> None:
+    """Refuse two sides that are no pairs."""
+    if real is None:
+        raise ValueError("--paired needs the reference's pictures; name a folder, zip, npz or data set")
     if samples.n != real.n or samples.shape != real.shape:
         raise ValueError(
             f"{samples.n} samples of {samples.shape} and {real.n} pictures of {real.shape} are no pairs; "
             "leave paired out or make them match"
         )
+    factor, sides = request.consistency, real.shape[:2]
+    if factor is not None and (factor < 2 or any(side % factor for side in sides)):
+        raise ValueError(
+            f"consistency={factor} does not divide pictures of {sides[1]}x{sides[0]}; use the whole number, "
+            "2 or more, that they were enlarged by"
+        )
+
+
+def paired_metrics(
+    request: EvaluateRequest, samples: Pictures, real: Pictures, warnings: list[str]
+) -> list[Metric]:
+    """PSNR, SSIM, LPIPS where its weights are, and consistency: means over the pairs with their intervals."""
     network, label = _network(request, warnings)
     found: dict[str, list[Tensor]] = {}
     for begin in range(0, samples.n, request.batch_size):
@@ -29,6 +41,10 @@ def paired_metrics(
         found.setdefault("PSNR", []).append(psnr(real=a, fake=b))
         if min(real.shape[:2]) >= 11:
             found.setdefault("SSIM", []).append(ssim(real=a, fake=b))
+        if request.consistency is not None:
+            name = f"consistency[{request.consistency}x]"
+            low = shrunk(a, request.consistency)
+            found.setdefault(name, []).append(downsampled_psnr(low=low, fake=b))
         if network is not None:
             found.setdefault(label, []).append(lpips(network, real=a, fake=b))
     out = []

@@ -14,10 +14,9 @@ from unnoise.metrics.sources import Pictures
 FID_SAMPLES = 50_000
 
 
-def warnings_of(samples: Pictures, real: Side, fake: Collected, network: FeatureNetwork) -> list[str]:
+def warnings_of(names: Names, samples: Pictures, real: Side, fake: Collected) -> list[str]:
     """Everything that makes the numbers less comparable than they look."""
     out = []
-    names = Names(network.name)
     fd = names("FD")
     if samples.n < FID_SAMPLES:
         out.append(
@@ -48,7 +47,13 @@ def warnings_of(samples: Pictures, real: Side, fake: Collected, network: Feature
     if counts and max(counts) > 1.5 * max(1, min(counts)) and max(counts) - min(counts) > 1:
         out.append(f"the samples' classes are unbalanced: {min(counts)} to {max(counts)} pictures a class")
     if samples.is_model and samples.facts.get("ema_rate") is None:
-        out.append("these are not averaged (EMA) weights; published numbers use the average")
+        if samples.facts.get("training_step"):
+            out.append("these are not averaged (EMA) weights; published numbers use the average")
+        else:
+            out.append(
+                "the model file does not say whether its weights are averaged (EMA); published numbers use "
+                "the average"
+            )
     return out
 
 
@@ -68,6 +73,7 @@ def protocol_of(
         "weights_hash": network.weights_hash,
         "preprocess": network.preprocess,
         "precision": "float32 features, float64 statistics",
+        "evaluator": request.evaluator,
         "distances": "float16 as ADM's evaluator" if request.half else "float32",
         "samples_n": samples.n,
         "samples_shape": list(samples.shape),

@@ -74,6 +74,11 @@ def lpips(network: Lpips, *, real: Tensor, fake: Tensor) -> Tensor:
     return value.flatten().double()
 
 
+def shrunk(pixels: Tensor, factor: int) -> Tensor:
+    """Pictures (B, k h, k w, C) averaged over k x k areas: float64 (B, h, w, C), not rounded."""
+    return F.avg_pool2d(pixels.permute(0, 3, 1, 2).double(), factor).permute(0, 2, 3, 1)
+
+
 def downsampled_psnr(*, low: Tensor, fake: Tensor) -> Tensor:
     """Consistency of super-resolution: PSNR in dB of the area-averaged result against its low-resolution
     input, (B,).
@@ -86,5 +91,4 @@ def downsampled_psnr(*, low: Tensor, fake: Tensor) -> Tensor:
         raise ValueError(
             f"{tuple(fake.shape[1:3])} is not a whole multiple of {tuple(low.shape[1:3])}; crop one of them"
         )
-    shrunk = F.avg_pool2d(fake.permute(0, 3, 1, 2).double(), int(factor)).permute(0, 2, 3, 1)
-    return psnr(real=low.double(), fake=shrunk)
+    return psnr(real=low.double(), fake=shrunk(fake, int(factor)))

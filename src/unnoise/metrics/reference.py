@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from unnoise.images import written_aside
-from unnoise.metrics.features import PUBLISHED_INCEPTION, FeatureNetwork, Features
+from unnoise.metrics.features import PUBLISHED_INCEPTION, FeatureNetwork, Features, Table
 from unnoise.metrics.sources import Pictures
 from unnoise.metrics.statistics import Gaussian
 
@@ -30,8 +29,8 @@ class Reference:
     name: str
     frechet: Gaussian
     spatial: Gaussian | None
-    features: Features | None
-    """Of single pictures, when the file stores features."""
+    table: Table | None
+    """Features of single pictures, when the file stores them."""
     has_pictures: bool
     """Whether arr_0 holds pictures."""
     facts: dict[str, Any]
@@ -88,7 +87,7 @@ def read_reference(spec: str, network: FeatureNetwork) -> Reference:
         name=spec,
         frechet=Gaussian(frechet.mean, frechet.covariance, n),
         spatial=spatial,
-        features=Features(**stored) if "pool" in stored else None,
+        table=Table.of(Features(**stored)) if "pool" in stored else None,
         has_pictures=has_pictures,
         facts=facts,
     )
@@ -114,7 +113,7 @@ def write_reference(
     *,
     frechet: Gaussian,
     spatial: Gaussian | None,
-    features: Features | None = None,
+    table: Table | None = None,
     keep: int = PICTURES,
     seed: int = 0,
 ) -> None:
@@ -135,11 +134,9 @@ def write_reference(
     }
     if spatial is not None:
         content |= {"mu_s": spatial.mean.numpy(), "sigma_s": spatial.covariance.numpy()}
-    if features is not None:
-        for f in fields(Features):
-            value: Tensor | None = getattr(features, f.name)
-            if value is not None and f.name in ("pool", "middle"):
-                content[f"features_{f.name}"] = value.numpy()
+    if table is not None:
+        for name in {"pool", "middle"} & table.widths.keys():
+            content[f"features_{name}"] = table.load(name).numpy()
     elif keep:
         generator = torch.Generator().manual_seed(seed)
         chosen = sorted(torch.randperm(pictures.n, generator=generator)[:keep].tolist())

@@ -11,6 +11,7 @@ import torch
 from unnoise import html
 from unnoise.config.schema import EvaluateRequest
 from unnoise.images import grid, to_pil, written_aside
+from unnoise.metrics.features import family
 from unnoise.metrics.reference import is_reference
 from unnoise.metrics.result import Comparison, Evaluation, Metric, number
 from unnoise.metrics.sources import Pictures, open_pictures
@@ -20,6 +21,7 @@ COLUMNS = 10
 PAIRS = 10
 WORDS = {
     "FD": "distance of the distributions: lower is better, and real pictures reach the floor",
+    "rFD": "distance of the reconstructions' distribution: lower is better",
     "sFD": "the same on spatial features, which see the layout: lower is better",
     "KID": "distance without bias of few samples: lower is better, 0 for equal distributions",
     "IS": "certain classes, all of them: higher is better",
@@ -29,14 +31,14 @@ WORDS = {
     "coverage": "share of real pictures with a sample near by",
     "PSNR": "error of the reconstructions, dB: higher is better",
     "SSIM": "structural similarity of the reconstructions, up to 1",
+    "consistency": "error of the enlarged pictures after shrinking them again, dB: higher is better",
     "LPIPS": "perceived distance of the reconstructions: lower is better",
 }
 
 
 def meaning(name: str) -> str:
     """A metric in a few words."""
-    family = name.split("[")[0]
-    return WORDS.get({"FID": "FD", "sFID": "sFD"}.get(family, family), "")
+    return WORDS.get(family(name).replace("FID", "FD"), "")
 
 
 def sheets(request: EvaluateRequest, evaluation: Evaluation) -> dict[str, bytes]:

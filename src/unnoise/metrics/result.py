@@ -152,6 +152,8 @@ COMPARED = (
     "samples_n",
     "reference_n",
     "precision",
+    "distances",
+    "evaluator",
 )
 
 

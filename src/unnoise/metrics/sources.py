@@ -27,6 +27,8 @@ from unnoise.model import find_model, load_model
 MODEL_SAMPLES = 50_000
 """Drawn from a model when nobody says how many: what the field reports FID at."""
 
+MODEL_FILES = (".safetensors", ".pt", ".pth")
+
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
@@ -50,7 +52,7 @@ class Pictures:
 def open_pictures(spec: str, request: EvaluateRequest, *, n: int | None = None) -> Pictures:
     """The pictures that `spec` names, the first `n` of them; ValueError when it names none."""
     path = Path(spec)
-    if path.suffix == ".safetensors" or (path.is_dir() and (path / "model.safetensors").exists()):
+    if path.suffix in MODEL_FILES or (path.is_dir() and (path / "model.safetensors").exists()):
         return _model_pictures(path, request, n)
     if (path / "request.json").is_file() and request.size is None and request.channels is None:
         return _sampled_pictures(path, n)
@@ -135,7 +137,7 @@ def _model_pictures(path: Path, request: EvaluateRequest, n: int | None) -> Pict
     if count < 1:
         raise ValueError(f"n={n} samples cannot be drawn; use 1 or more")
     wanted: GenerateRequest = replace(request.generate, n=count)
-    model = load_model(file, choose_device(request.device))
+    model = load_model(file, choose_device(request.device), preset=request.preset)
     ready = plan(model, wanted)
     channels, height, width = ready.shape
     weights = file_hash(file)
@@ -162,7 +164,7 @@ def _model_pictures(path: Path, request: EvaluateRequest, n: int | None) -> Pict
         name=str(path),
         n=count,
         shape=(height, width, channels),
-        content=f"{weights}-{json.dumps(how, sort_keys=True, default=str)}",
+        content=f"{weights}-{request.preset}-{json.dumps(how, sort_keys=True, default=str)}",
         take=take,
         classes=dict(labels),
         facts=facts,

@@ -61,12 +61,13 @@ class Moments:
         self.scatter = torch.zeros(dim, dim, dtype=torch.float64)
 
     @classmethod
-    def of(cls, features: Any, *, chunk: int = 4096) -> "Moments":
-        """The moments of all rows, read in chunks."""
+    def of(cls, features: Any, rows: Tensor | None = None, *, chunk: int = 4096) -> "Moments":
+        """The moments of all rows, or of those of the indices `rows`, read in chunks."""
         x = as_matrix(features)
         moments = cls(x.shape[1])
-        for begin in range(0, len(x), chunk):
-            moments.update(x[begin : begin + chunk])
+        for begin in range(0, len(x) if rows is None else len(rows), chunk):
+            part = slice(begin, begin + chunk)
+            moments.update(x[part] if rows is None else x[rows[part]])
         return moments
 
     def update(self, features: Any) -> "Moments":
