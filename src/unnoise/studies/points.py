@@ -50,8 +50,9 @@ def open_yardstick(request: EvaluateRequest, shape: tuple[int, int, int], stage:
         raise ValueError("--against is missing; name the real pictures or a reference file")
     check_numbers(replace(request, samples="points"))
     warnings: list[str] = []
-    network = choose_network(request, str(choose_device(request.device)), warnings)
     channels, height, width = shape
+    device = str(choose_device(request.device))
+    network = choose_network(request, device, warnings, channels=channels)
     like = Pictures(
         name="the points",
         n=request.n or 2,
@@ -60,7 +61,7 @@ def open_yardstick(request: EvaluateRequest, shape: tuple[int, int, int], stage:
         take=lambda indices: torch.empty(0),
         is_model=True,
     )
-    side = open_side(request, network, like, stage)
+    side = open_side(request, network, like, on_progress=stage)
     how = {key: value for key, value in to_dict(request).items() if key not in HOW_ONLY}
     key = _digest([network.name, network.weights_hash, side.content, side.n, how])
     return Yardstick(request, key, tuple(warnings))
