@@ -40,9 +40,20 @@ def _root(
 
 
 def _register() -> None:
-    from unnoise.cli import convert, demo, evaluate, likelihood, presets, reference, sample, sweep, train
+    from unnoise.cli import (
+        ablate,
+        convert,
+        demo,
+        evaluate,
+        likelihood,
+        presets,
+        reference,
+        sample,
+        sweep,
+        train,
+    )
 
-    for module in (demo, train, sample, evaluate, sweep, reference, likelihood, convert, presets):
+    for module in (demo, train, sample, evaluate, sweep, ablate, reference, likelihood, convert, presets):
         module.register(app)
 
 

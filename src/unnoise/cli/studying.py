@@ -1,5 +1,6 @@
-"""What the commands for studies share: options of drawing as texts, and their progress."""
+"""What the commands for studies share: their progress, and the command to repeat them by."""
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -33,6 +34,12 @@ def meter() -> Iterator[tuple[Callable[[str, int, int], None], Callable[[str], N
             progress.stop()
             console.print(f"unnoise: {error}", markup=False)
             raise typer.Exit(1) from None
+
+
+def refuse_processes() -> None:
+    """Studies train, draw and measure in turn; torchrun would start all of it several times."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError("a study runs in one process; start it without torchrun")
 
 
 def command_line() -> str:

@@ -58,8 +58,9 @@ def sweep(
 ) -> None:
     """Sweep options of drawing and draw the trade-offs. The same command continues an interrupted sweep."""
     from unnoise.cli.sample import stoppable
-    from unnoise.cli.studying import command_line, meter
+    from unnoise.cli.studying import command_line, meter, refuse_processes
 
+    refuse_processes()
     with stoppable():
         from unnoise.studies.grid import with_options
         from unnoise.studies.sweep import sweep as run

@@ -22,7 +22,19 @@ Assignment = str | tuple[str, Any]
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which only true and false are booleans: `off` is a word of ours, as in `compile: off`."""
+    """YAML in which only true and false are booleans (`off` is a word of ours, as in `compile: off`) and no
+    mapping has a key twice: the first value would be lost silently.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping as a dictionary."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{twice} is there twice; name each once", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {

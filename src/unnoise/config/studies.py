@@ -1,6 +1,7 @@
 """What the studies are asked for: sweeps over the options of drawing, ablations, and searches for steps."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from unnoise.config.schema import EvaluateRequest, GenerateRequest
 
@@ -34,10 +35,10 @@ class AblationGrid:
 
     base: str = ""
     """A preset or the path of a YAML configuration."""
-    set: tuple[str, ...] = ()
-    """"a.b=c" overrides of every variant, the baseline's too."""
-    variants: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Name -> its "a.b=c" overrides of the baseline."""
+    set: dict[str, Any] = field(default_factory=dict)
+    """Settings of every variant, the baseline too: "optimizer.lr" -> value."""
+    variants: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Name -> the settings that it changes in the baseline."""
     generate: GenerateRequest = field(default_factory=GenerateRequest)
     """How every variant is drawn from."""
 

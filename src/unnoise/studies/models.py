@@ -5,7 +5,7 @@ from pathlib import Path
 
 from unnoise.metrics.weights import file_hash
 from unnoise.model import Model, find_model, load_model, put_weights, read_weights
-from unnoise.train.checkpoint import MANIFEST, damage, step_of
+from unnoise.train.checkpoint import MANIFEST, damage, peek
 
 
 def open_model(spec: str, device: str, preset: str = "") -> tuple[Model, str]:
@@ -29,4 +29,4 @@ def _of_checkpoint(folder: Path, device: str) -> tuple[Model, str]:
     if not average.is_file():
         raise ValueError(f"{folder} holds no {average.name}, which {folder.parents[1]} says it averages by")
     put_weights(model.network, read_weights(average), average)
-    return replace(model, info=replace(model.info, step=step_of(folder))).to(device), file_hash(average)
+    return replace(model, info=replace(model.info, step=peek(folder).step)).to(device), file_hash(average)

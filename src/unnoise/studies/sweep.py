@@ -18,7 +18,7 @@ from unnoise.model import Model
 from unnoise.studies.grid import MODEL, Axis, Cell, cells, read_axes
 from unnoise.studies.models import open_model
 from unnoise.studies.points import Stage, Yardstick, measure_point, open_yardstick, point_at
-from unnoise.studies.swept import Sweep, Swept, with_span
+from unnoise.studies.swept import Sweep, Swept, summary
 
 POINTS = "points"
 Shape = tuple[int, int, int]
@@ -65,10 +65,10 @@ def sweep(
             model = None  # free the last one first
             (model, hashed), name = open_model(cell.model, device, request.preset), cell.model
         points.append(_measured(cell, model, hashed, several, out, yardstick, stage, floor=index == 0))
-        say(f"{index + 1}/{len(grid)}  {_summary(points[-1].name, points[-1].evaluation)}")
+        say(f"{index + 1}/{len(grid)}  {summary(points[-1].name, points[-1].evaluation)}")
     also = [(other.name, _measure_other(other, yardstick, stage)) for other in others]
     for named, evaluation in also:
-        say(f"also  {_summary(named, evaluation)}")
+        say(f"also  {summary(named, evaluation)}")
     heard = [*yardstick.warnings, *(w for e in [p.evaluation for p in points] for w in e.warnings)]
     found = Sweep(
         axes=several,
@@ -177,11 +177,6 @@ def _measure_other(other: Other, yardstick: Yardstick, stage: Stage) -> Evaluati
     if other.n:
         return evaluate(replace(request, samples=other.path, n=other.n, floor=False), on_progress=stage)
     return read_evaluation(Path(other.path))
-
-
-def _summary(name: str, evaluation: Evaluation) -> str:
-    numbers = ", ".join(f"{m.name} {with_span(m)}" for m in evaluation.metrics[:2])
-    return f"{name}: {numbers}" if name else numbers
 
 
 def _warnings(points: Sequence[Swept], also: Sequence[tuple[str, Evaluation]], n: int) -> list[str]:

@@ -159,6 +159,12 @@ def with_span(metric: Metric | None) -> str:
     return f"{number(metric.value)} ± {margin(metric):.2g}"
 
 
+def summary(name: str, evaluation: Evaluation) -> str:
+    """The first metrics, for a line of progress."""
+    numbers = ", ".join(f"{m.name} {with_span(m)}" for m in evaluation.metrics[:2])
+    return f"{name}: {numbers}" if name else numbers
+
+
 def margin(metric: Metric) -> float:
     """Half width of the interval; the longer half where an end was cut at what is possible."""
     assert metric.interval is not None

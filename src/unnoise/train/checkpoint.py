@@ -85,9 +85,10 @@ def listed(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), key=lambda p: (len(p.name), p.name)) if folder.is_dir() else []
 
 
-def step_of(path: Path) -> int:
-    """Optimiser steps behind a whole checkpoint."""
-    return int(_read_manifest(path)["step"])
+def peek(path: Path) -> Snapshot:
+    """The step and the numbers of a whole checkpoint, without its tensors."""
+    manifest = _read_manifest(path)
+    return Snapshot(manifest["step"], {}, manifest["numbers"], manifest["score"])
 
 
 def damage(path: Path) -> str | None:
