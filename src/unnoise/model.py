@@ -18,7 +18,7 @@ from unnoise.config.resolve import check_model
 from unnoise.config.schema import ModelConfig, NoisyClassifierConfig
 from unnoise.diffusion.denoiser import Denoiser
 from unnoise.diffusion.schedule import NoiseSchedule, make_betas
-from unnoise.networks.unet import UNet
+from unnoise.networks.build import build_network
 from unnoise.tensorfile import flushed_aside, write_tensors
 
 METADATA_KEY = "unnoise"
@@ -105,7 +105,7 @@ def build_model(config: ModelConfig, info: ModelInfo | None = None) -> Model:
     named = len(info.classes) + (info.null_label is not None)
     if info.classes and rows != named:
         raise ValueError(f"model.network.classes={rows} does not fit {named} classes (null class included)")
-    network = UNet(config.network)
+    network = build_network(config.network)
     denoiser = Denoiser(network, predicts=config.predicts, variance=config.variance)
     return Model(denoiser, make_schedule(config), config, info)
 

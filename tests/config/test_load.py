@@ -4,7 +4,7 @@ import pytest
 
 from unnoise.config.load import differences, from_dict, from_yaml, override, to_dict, to_yaml
 from unnoise.config.schema import GenerateRequest, OptimizerConfig, TrainConfig
-from unnoise.networks.settings import UNetSettings
+from unnoise.networks.settings import DdpmUNetSettings, UNetSettings
 from unnoise.presets import load_preset, preset_names
 
 
@@ -50,6 +50,7 @@ def test_override_reaches_inside_and_reads_yaml_numbers():
         ("steps.more=1", "holds a value"),
         ("steps", "name=value"),
         ("data.source=[", "YAML"),
+        ("model.network.kind.more=1", "holds a value"),
     ],
 )
 def test_wrong_override_names_the_way_out(assignment, expected):
@@ -64,6 +65,9 @@ def test_wrong_override_names_the_way_out(assignment, expected):
         ({"model": {"predicts": "epsilon"}}, "model.predicts"),
         ({"nonsense": 1}, "unknown setting nonsense"),
         ({"optimizer": {"lr": float("nan")}}, "optimizer.lr"),
+        ({"model": {"network": {"kind": "ddmp"}}}, "model.network.kind = 'ddmp': use 'adm', 'ddpm'"),
+        ({"model": {"network": {"kind": "ddpm", "heads": 2}}}, "unknown setting model.network.heads"),
+        ({"model": {"network": {"kind": "ddpm", "width": "x"}}}, "model.network.width = 'x'"),
     ],
 )
 def test_wrong_values_are_refused(values, expected):
@@ -98,3 +102,19 @@ def test_unknown_preset_suggests():
 
 def test_settings_are_free_of_torch():
     assert dataclasses.is_dataclass(UNetSettings)
+
+
+def test_a_network_is_of_the_kind_that_is_named_and_else_of_the_first():
+    named = from_dict(TrainConfig, {"model": {"network": {"kind": "ddpm", "width": 64}}})
+    assert named.model.network == DdpmUNetSettings(width=64)
+    assert from_yaml(TrainConfig, to_yaml(named)) == named
+    assert from_dict(TrainConfig, {"model": {"network": {"width": 64}}}).model.network == UNetSettings(
+        width=64
+    )
+
+
+def test_overrides_know_the_settings_of_the_kind_at_hand():
+    values = override({}, ["model.network.kind=ddpm", "model.network.width=64"], TrainConfig)
+    assert from_dict(TrainConfig, values).model.network == DdpmUNetSettings(width=64)
+    message = refused(lambda: override(values, ["model.network.heads=2"], TrainConfig))
+    assert "unknown setting model.network.heads" in message and "dropout" in message

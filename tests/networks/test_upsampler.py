@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.networks.unets import Cond, randomised
+from unnoise.networks.inputs import joined
 from unnoise.networks.settings import UNetSettings
 
 SETTINGS = UNetSettings(
@@ -25,7 +26,7 @@ def test_pixel_centres_by_hand() -> None:
     """Twice the size puts the new pixels a quarter of the way from one old centre to the next."""
     network = randomised(SETTINGS)
     low = torch.tensor([0.0, 1.0]).expand(1, 3, 2, 2)
-    row = network.join(torch.zeros(1, 2, 4, 4), low)[0, 2, 0]
+    row = joined(network.settings, torch.zeros(1, 2, 4, 4), low)[0, 2, 0]
     assert row.tolist() == [0.0, 0.25, 0.75, 1.0]
 
 

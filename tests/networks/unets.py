@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unnoise.networks.settings import EncoderUNetSettings, UNetSettings
-from unnoise.networks.unet import UNet
+from unnoise.networks.build import build_network
+from unnoise.networks.settings import EncoderUNetSettings, NetworkSettings, UNetSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +60,10 @@ SMALL = UNetSettings(
 )
 
 
-def randomised(settings: UNetSettings, seed: int = 0) -> UNet:
+def randomised(settings: NetworkSettings, seed: int = 0) -> Any:
     """A network whose every parameter is random, the zero-initialised ones too."""
     generator = torch.Generator().manual_seed(seed)
-    network = UNet(settings)
+    network = build_network(settings)
     with torch.no_grad():
         for name, p in network.named_parameters():
             z = torch.randn(p.shape, generator=generator)

@@ -11,6 +11,7 @@ from torch import nn
 from tests.goldens import directory
 from tests.networks.unets import encoder_settings_of, settings_of
 from unnoise.model import layout
+from unnoise.networks.build import build_network
 from unnoise.networks.encoder_unet import EncoderUNet
 from unnoise.networks.unet import UNet
 from unnoise.presets import load_preset, preset_names
@@ -101,7 +102,7 @@ def test_networks_are_what_presets_expect(name: str) -> None:
         if config.noisy_classifier is not None:
             network: nn.Module = EncoderUNet(config.noisy_classifier.network)
         else:
-            network = UNet(config.model.network)
+            network = build_network(config.model.network)
     assert preset.expect is not None
     assert layout(network) == preset.expect.layout
     assert sum(value.numel() for value in network.parameters()) == preset.expect.parameters

@@ -286,3 +286,14 @@ def test_impossible_settings_are_refused(tmp_path: Path, change: dict[str, Any],
     with pytest.raises(ValueError, match=said):
         tiny_run(tmp_path, tiny_config(**change))
     assert not (tmp_path / "config.yaml").exists()
+
+
+def test_a_network_of_another_kind_trains_draws_and_is_read_back(tmp_path: Path) -> None:
+    network = {"kind": "ddpm", "width": 64, "channel_mult": [1, 2], "attention": [2]}
+    config = tiny_config(model={"network": network}, steps=2, sample_every=2)
+    result, _ = tiny_run(tmp_path, config)
+    assert result.steps == 2 and list((tmp_path / "samples").iterdir())
+    model = load_model(tmp_path)
+    assert type(model.network).__name__ == "DdpmUNet" and model.config.network.classes == 4
+    assert model.sample(n=3, steps="2", labels="b").pixels.shape == (3, 8, 8, 1)
+    assert "kind: ddpm" in (tmp_path / "config.yaml").read_text()

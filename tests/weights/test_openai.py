@@ -19,8 +19,8 @@ from unnoise.cli import main
 from unnoise.config.load import to_yaml
 from unnoise.diffusion.condition import Condition
 from unnoise.model import Model, build_model, load_model
+from unnoise.networks.build import build_network
 from unnoise.networks.encoder_unet import EncoderUNet
-from unnoise.networks.unet import UNet
 from unnoise.noisy_classifier import load_noisy_classifier
 from unnoise.presets import load_preset, preset_names
 from unnoise.weights import openai
@@ -30,7 +30,7 @@ def network_of(name: str) -> nn.Module:
     config = load_preset(name).published()
     if config.noisy_classifier is not None:
         return EncoderUNet(config.noisy_classifier.network)
-    return UNet(config.model.network)
+    return build_network(config.model.network)
 
 
 def random_state(name: str) -> dict[str, Tensor]:
@@ -91,7 +91,8 @@ def test_every_published_layout_is_recognised(name: str) -> None:
     with torch.device("meta"):
         state = network_of(name).state_dict()
     preset = load_preset(name)
-    config, info = openai.recognise(state, Path("models") / preset.weights.rpartition("/")[2])
+    names = [f"ema_diffusion_{file}" for file in preset.files] or [preset.weights.rpartition("/")[2]]
+    config, info = openai.recognise(state, Path("models") / names[0])
     assert info.preset == name and config == preset.published()
     # Under any other name it is one of those that compute the same.
     config, info = openai.recognise(state, Path("renamed.pt"))

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from unnoise.config.kinds import kind_of, members
+
 FORMAT = 1
 """Of config.yaml and of a model file's settings; a larger one was written by a newer unnoise."""
 
@@ -124,7 +126,7 @@ def override(values: dict[str, Any], assignments: Iterable[Assignment], cls: typ
     for assignment in assignments:
         path, value = assignment if isinstance(assignment, tuple) else _parse_assignment(assignment)
         keys = path.split(".")
-        _check_path(cls, keys, path)
+        _check_path(cls, merged, keys, path)
         place = merged
         for key in keys[:-1]:
             if not isinstance(place.get(key), dict):
@@ -199,27 +201,50 @@ def _field_type(cls: Any, name: str) -> Any:
     return hint
 
 
-def _check_path(cls: Any, keys: list[str], path: str) -> None:
+def _check_path(cls: Any, values: Any, keys: list[str], path: str) -> None:
+    """Refuse a path that leads nowhere among the settings `values` of class `cls`."""
     for depth, key in enumerate(keys):
+        cls = _member(cls, values)
         if not dataclasses.is_dataclass(cls):
             raise ValueError(f"--set {path}: {'.'.join(keys[:depth])} holds a value, not further settings")
         names = [f.name for f in dataclasses.fields(cls)]
         if key not in names:
             raise ValueError(f"unknown setting {path}{nearest(key, names)} (there are: {', '.join(names)})")
         cls = _field_type(cls, key)
+        values = values.get(key) if isinstance(values, Mapping) else None
+
+
+def _member(cls: Any, values: Any) -> Any:
+    """Which class of a union by kind the values are of; any other class is itself."""
+    choices = members(cls)
+    if not choices:
+        return cls
+    default = next(iter(choices))
+    return choices.get(kind_of(values or {}, default) or default, choices[default])
 
 
 def _explain(cls: Any, error: ValidationError, where: str) -> str:
     """One line for the first thing that is wrong."""
     first = error.errors()[0]
-    place = [str(part) for part in first["loc"]]
-    name = ".".join(place)
     prefix = f"{where}: " if where else ""
+    owner, place = _place(cls, first["loc"])
+    name = ".".join(place)
     if first["type"] == "unexpected_keyword_argument":
-        owner: Any = cls
-        for part in place[:-1]:
-            owner = _field_type(owner, part) if dataclasses.is_dataclass(owner) else owner
         names = [f.name for f in dataclasses.fields(owner)] if dataclasses.is_dataclass(owner) else []
         return f"{prefix}unknown setting {name}{nearest(place[-1], names)} (there are: {', '.join(names)})"
+    if first["type"] == "union_tag_invalid":
+        return f"{prefix}{name}.kind = {first['ctx']['tag']!r}: use {first['ctx']['expected_tags']}"
     message = first["msg"][0].lower() + first["msg"][1:]
     return f"{prefix}{name} = {first['input']!r}: {message}"
+
+
+def _place(cls: Any, steps: Iterable[int | str]) -> tuple[Any, list[str]]:
+    """The class that holds what is at the end of the steps, and their names: a kind on the way is no name."""
+    owner, here, place = cls, cls, []
+    for step in map(str, steps):
+        if choices := members(here):
+            here = choices[step]
+            continue
+        owner, here = here, _field_type(here, step) if dataclasses.is_dataclass(here) else here
+        place.append(step)
+    return owner, place

@@ -1,9 +1,10 @@
 """Every setting as frozen dataclasses: what the command line, YAML, Python and the run folder all speak."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from unnoise.networks.settings import ClassifierSettings, EncoderUNetSettings, UNetSettings
+from unnoise.config.kinds import ByKind
+from unnoise.networks.settings import ClassifierSettings, EncoderUNetSettings, NetworkSettings, UNetSettings
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -25,7 +26,7 @@ class ScheduleConfig:
 class ModelConfig:
     """A diffusion model: its network, its schedule, what the network predicts."""
 
-    network: UNetSettings = field(default_factory=UNetSettings)
+    network: Annotated[NetworkSettings, ByKind()] = field(default_factory=UNetSettings)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     predicts: Literal["eps", "x0", "v", "mean"] = "eps"
     variance: Literal["fixed_small", "fixed_large", "learned", "learned_range"] = "learned_range"

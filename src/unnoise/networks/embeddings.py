@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def timestep_embedding(t: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
-    """[cos(t f_i), sin(t f_i)], f_i = max_period^(-i / half), i < half = width // 2 (ADM; DDPM: sine first).
+    """[cos(t f_i), sin(t f_i)], f_i = max_period^(-i / half), i < half = width // 2: IDDPM's and ADM's.
 
     t: (B,), whole or fractional. Returns (B, width) float32; an odd width ends in a column of zeros.
     """
@@ -17,4 +17,17 @@ def timestep_embedding(t: Tensor, width: int, max_period: float = 10_000.0) -> T
     )
     angles = t.float()[:, None] * frequencies
     embedding = torch.cat([angles.cos(), angles.sin()], dim=1)
+    return torch.nn.functional.pad(embedding, (0, width % 2))
+
+
+def ddpm_timestep_embedding(t: Tensor, width: int) -> Tensor:
+    """[sin(t f_i), cos(t f_i)], f_i = 10000^(-i / (half - 1)), i < half = width // 2: DDPM's and DDIM's.
+
+    t: (B,), whole or fractional; width at least 4. Returns (B, width) float32; an odd width ends in a column
+    of zeros.
+    """
+    half = width // 2
+    exponents = torch.arange(half, dtype=torch.float32, device=t.device) / (half - 1)
+    angles = t.float()[:, None] * torch.exp(-math.log(10_000) * exponents)
+    embedding = torch.cat([angles.sin(), angles.cos()], dim=1)
     return torch.nn.functional.pad(embedding, (0, width % 2))

@@ -8,6 +8,7 @@ from typing import Literal
 class UNetSettings:
     """The ADM U-Net and every axis of its ablation (Dhariwal & Nichol 2021, section 3; arXiv 2105.05233)."""
 
+    kind: Literal["adm"] = "adm"
     in_channels: int | None = None
     """Channels of the noisy picture plus those concatenated to it; None until the data are known."""
     out_channels: int | None = None
@@ -52,6 +53,43 @@ class UNetSettings:
     def check_side(self, side: int) -> None:
         """Refuse a side (pixels) that the down-samplings do not divide; the error names those that fit."""
         _check_side(side, self.size_factor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DdpmUNetSettings:
+    """The U-Net of DDPM and DDIM (Ho, Jain, Abbeel 2020, arXiv 2006.11239, appendix B)."""
+
+    kind: Literal["ddpm"] = "ddpm"
+    in_channels: int | None = None
+    """Channels of the noisy picture plus those concatenated to it; None until the data are known."""
+    out_channels: int | None = None
+    """Twice the picture's channels when the variance is learned; None until the data are known."""
+    width: int = 128
+    """Channels before `channel_mult`."""
+    depth: int = 2
+    """Residual blocks per resolution in the encoder; the decoder has one more."""
+    channel_mult: tuple[float, ...] = (1, 2, 2, 2)
+    """Width of each level; its length is the number of levels, each half the size of the one before."""
+    attention: tuple[int, ...] = (2,)
+    """Down-sampling factors with self-attention, of one head; the block at the bottom always has it."""
+    dropout: float = 0.0
+    classes: int | None = None
+    """Rows of the class embedding, the null class included; None without classes. Not DDPM's."""
+    checkpoint: bool = False
+    """Recompute activations in the backward pass to save memory."""
+
+    @property
+    def size_factor(self) -> int:
+        """Both sides of a picture must be a multiple of this."""
+        return 2 ** (len(self.channel_mult) - 1)
+
+    def check_side(self, side: int) -> None:
+        """Refuse a side (pixels) that the down-samplings do not divide; the error names those that fit."""
+        _check_side(side, self.size_factor)
+
+
+NetworkSettings = UNetSettings | DdpmUNetSettings
+"""Of every network that draws; `kind` says which, and the first is meant where it is left out."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from unnoise.networks.attention import SelfAttention
 from unnoise.networks.embeddings import timestep_embedding
+from unnoise.networks.inputs import check_label, joined
 from unnoise.networks.layers import Conv2d, Linear, residual, zeroed
 from unnoise.networks.norm import GroupNorm, best_layout, norm_silu
 from unnoise.networks.settings import UNetSettings
@@ -117,7 +118,7 @@ class UNet(nn.Module):
         """x: (B, C, H, W), t: (B,) as the schedule tells it -> (B, out_channels, H, W) of the type of x."""
         dtype = x.dtype
         emb = self.embed(t, None if cond is None else cond.label)
-        h = self.join(x, None if cond is None else cond.concat).to(self.compute_dtype or dtype)
+        h = joined(self.settings, x, None if cond is None else cond.concat).to(self.compute_dtype or dtype)
         if self.settings.patch > 1:
             h = F.pixel_unshuffle(h, self.settings.patch)
         h = h.contiguous(memory_format=best_layout(h))
@@ -134,32 +135,9 @@ class UNet(nn.Module):
 
     def embed(self, t: Tensor, label: Tensor | None) -> Tensor:
         """What every block is told of time and class: (B, 4 width) float32, whatever the activations are."""
-        if (label is None) != (self.settings.classes is None):
-            raise ValueError(
-                "this network has no classes; leave cond.label out, or build it with classes=..."
-                if self.settings.classes is None
-                else f"this network is told a class; give cond.label, (B,) of 0..{self.settings.classes - 1}"
-            )
+        check_label(self.settings, label)
         emb = self.time_embed(timestep_embedding(t, self.settings.width))
         return emb if label is None else emb + self.label_emb(label)
-
-    def join(self, x: Tensor, concat: Tensor | None) -> Tensor:
-        """The input x, `concat` appended on its channels; refuses channels and sizes that do not fit.
-
-        A `concat` of another size is resampled to that of x: bilinearly, no antialiasing (ADM's upsamplers).
-        """
-        if concat is not None:
-            if concat.shape[2:] != x.shape[2:]:
-                concat = F.interpolate(concat, x.shape[2:], mode="bilinear", align_corners=False)
-            x = torch.cat([x, concat.to(x.dtype)], dim=1)
-        if x.shape[1] != self.settings.in_channels:
-            raise ValueError(
-                f"{x.shape[1]} channels (concatenated ones included) given to a network of "
-                f"in_channels={self.settings.in_channels}; change one of them"
-            )
-        for side in x.shape[2:]:
-            self.settings.check_side(side)
-        return x
 
 
 def apply_block(block: nn.Module, h: Tensor, emb: Tensor, recompute: bool) -> Tensor:

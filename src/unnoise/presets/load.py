@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from unnoise.config.load import Assignment, from_dict, nearest, override, parse_yaml
@@ -37,7 +38,15 @@ class Preset:
     config: TrainConfig
     weights: str = ""
     """Where its published weights are; "" when there are none."""
+    files: tuple[str, ...] = ()
+    """How the names of its weights' files end; empty where the address of the weights ends in the name."""
     expect: Expect | None = None
+
+    def is_name_of(self, file: Path) -> bool:
+        """Whether a file is called as its weights are, or as the preset."""
+        if self.files and file.name.endswith(self.files):
+            return True
+        return file.name == self.weights.rpartition("/")[2] or file.stem == self.name
 
     def published(self) -> TrainConfig:
         """The complete settings, on the data that `expect` describes."""

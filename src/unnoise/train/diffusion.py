@@ -20,8 +20,8 @@ from unnoise.diffusion.timesteps import LossSecondMoment, TimestepSampler, Unifo
 from unnoise.generate import generate
 from unnoise.images import grid, save_png, to_images
 from unnoise.model import Model, ModelInfo, build_model, save_model
+from unnoise.networks.build import build_network
 from unnoise.networks.precision import compute_dtype
-from unnoise.networks.unet import UNet
 from unnoise.train.job import Losses
 
 
@@ -171,7 +171,7 @@ class DiffusionJob:
     def _with(self, weights: Mapping[str, Tensor]) -> Model:
         """A model of its own around other weights, which it shares."""
         with torch.device("meta"):
-            network = UNet(self.config.model.network)
+            network = build_network(self.config.model.network)
         network.load_state_dict(dict(weights), assign=True)
         network.eval().requires_grad_(False)
         network.compute_dtype = self.model.network.compute_dtype

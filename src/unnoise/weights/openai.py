@@ -123,17 +123,13 @@ def recognise(state: Mapping[str, Tensor], path: Path) -> tuple[TrainConfig, Mod
             f"{path}: its {len(state)} weights fit no published model; name a preset, or a YAML file with "
             "its settings, with --preset (see `unnoise presets`)"
         )
-    named = [p for p in fitting if path.name == _file_name(p) or path.stem == p.name]
+    named = [p for p in fitting if p.is_name_of(path)]
     if named or len(fitting) == 1:
         return _published((named or fitting)[0])
     config, info = _published(fitting[0])
     if any(_function(p) != _function(fitting[0]) for p in fitting[1:]):
         raise Ambiguous(path, [p.name for p in fitting])
     return config, replace(info, preset="")  # they compute the same; which one it is stays open
-
-
-def _file_name(preset: Preset) -> str:
-    return preset.weights.rpartition("/")[2]
 
 
 def _published(preset: Preset) -> tuple[TrainConfig, ModelInfo]:

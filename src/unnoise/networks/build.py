@@ -1,0 +1,15 @@
+"""The networks that draw, by the kind that their settings name."""
+
+from torch import nn
+
+from unnoise.networks.settings import DdpmUNetSettings, NetworkSettings
+from unnoise.networks.unet import UNet
+from unnoise.networks.unet_ddpm import DdpmUNet
+
+
+def build_network(settings: NetworkSettings) -> nn.Module:
+    """The network of complete settings with fresh weights, called as network(x, t, cond).
+
+    Every one has its `settings` and a `compute_dtype`, the type of its activations.
+    """
+    return DdpmUNet(settings) if isinstance(settings, DdpmUNetSettings) else UNet(settings)

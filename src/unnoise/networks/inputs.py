@@ -1,0 +1,36 @@
+"""What a network is given, checked: the same for every network that draws."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unnoise.networks.settings import NetworkSettings
+
+
+def joined(settings: NetworkSettings, x: Tensor, concat: Tensor | None) -> Tensor:
+    """A network's input: x, `concat` appended on its channels; refuses channels and sizes that do not fit.
+
+    A `concat` of another size is resampled to that of x: bilinearly, no antialiasing (ADM's upsamplers).
+    """
+    if concat is not None:
+        if concat.shape[2:] != x.shape[2:]:
+            concat = F.interpolate(concat, x.shape[2:], mode="bilinear", align_corners=False)
+        x = torch.cat([x, concat.to(x.dtype)], dim=1)
+    if x.shape[1] != settings.in_channels:
+        raise ValueError(
+            f"{x.shape[1]} channels (concatenated ones included) given to a network of "
+            f"in_channels={settings.in_channels}; change one of them"
+        )
+    for side in x.shape[2:]:
+        settings.check_side(side)
+    return x
+
+
+def check_label(settings: NetworkSettings, label: Tensor | None) -> None:
+    """Refuse a class for a network without classes, and none for a network that is told one."""
+    if (label is None) != (settings.classes is None):
+        raise ValueError(
+            "this network has no classes; leave cond.label out, or build it with classes=..."
+            if settings.classes is None
+            else f"this network is told a class; give cond.label, (B,) of 0..{settings.classes - 1}"
+        )
