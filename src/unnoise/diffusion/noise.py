@@ -1,5 +1,6 @@
 """Randomness as a function: every draw depends only on (seed, purpose, indices)."""
 
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,12 @@ class Noise(Protocol):
         ...
 
 
+@functools.cache
+def _fresh_state() -> Tensor:
+    """State of a generator that has drawn nothing: 24 bytes of head, the Mersenne twister's words, a tail."""
+    return torch.Generator("cpu").manual_seed(0).get_state()
+
+
 def seeded_generator(seed: int, purpose: str, *index: int) -> torch.Generator:
     """A generator on the CPU that is a function of (seed, purpose, index) alone.
 
@@ -27,12 +34,10 @@ def seeded_generator(seed: int, purpose: str, *index: int) -> torch.Generator:
     two would start from the same noise.
     """
     key = repr((int(seed), purpose, *map(int, index))).encode()
-    generator = torch.Generator("cpu")
-    generator.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little"))
-    # torch's layout: 24 bytes of head, the 624 words of the Mersenne twister as int64, what is left of it.
-    state = generator.get_state()
+    state, generator = _fresh_state().clone(), torch.Generator("cpu")
     words = torch.frombuffer(bytearray(hashlib.shake_256(key).digest(624 * 4)), dtype=torch.int32)
-    state[24 : 24 + 624 * 8].view(torch.int64).copy_(words.to(torch.int64) & 0xFFFFFFFF)
+    # torch keeps each 32-bit word in 64 bits: the lower halves are written, the upper ones are zero.
+    state[24 : 24 + 624 * 8].view(torch.int32)[::2] = words
     generator.set_state(state)
     return generator
 
