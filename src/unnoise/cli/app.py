@@ -49,11 +49,14 @@ def _register() -> None:
         presets,
         reference,
         sample,
+        search_steps,
         sweep,
         train,
     )
 
-    for module in (demo, train, sample, evaluate, sweep, ablate, reference, likelihood, convert, presets):
+    drawing = (demo, train, sample)
+    measuring = (evaluate, sweep, ablate, search_steps, reference, likelihood)
+    for module in (*drawing, *measuring, convert, presets):
         module.register(app)
 
 

@@ -67,7 +67,14 @@ def score_error(probs: Tensor, *, split: int = 5000, replicates: int = 100, seed
 def frechet_error(
     *, real: Gaussian, fake: Tensor, replicates: int = 100, seed: int = 0, groups: int = GROUPS
 ) -> float:
-    """Of the Frechet distance to fixed reference statistics. fake: (N, D).
+    """Of the Frechet distance to fixed reference statistics. fake: (N, D)."""
+    return _spread(frechet_replicates(real=real, fake=fake, replicates=replicates, seed=seed, groups=groups))
+
+
+def frechet_replicates(
+    *, real: Gaussian, fake: Tensor, replicates: int = 100, seed: int = 0, groups: int = GROUPS
+) -> list[float]:
+    """Frechet distances of redrawn samples; equal seeds redraw the same rows of equally many. fake: (N, D).
 
     With N <= D pictures are redrawn one by one, and the roots come from a Gram matrix of those drawn. With
     more, `groups` random parts are redrawn as wholes (their scatter is summed once), at most `groups`
@@ -78,9 +85,7 @@ def frechet_error(
     if len(x) <= x.shape[1]:
         gap = x.cpu().double() - real.mean
         projected = gap @ root
-        return _spread(
-            [_distance_of_drawn(gap, projected, real, w) for w in _counts(len(x), replicates, seed)]
-        )
+        return [_distance_of_drawn(gap, projected, real, w) for w in _counts(len(x), replicates, seed)]
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     parts = [
         _part(x[i].cpu().double() - real.mean, root) for i in order.tensor_split(min(groups, len(x) // 2))
@@ -98,7 +103,17 @@ def frechet_error(
         projected = mean @ root
         scatter.addr_(projected, projected, alpha=-n)
         values.append(_assemble(mean, trace, real, scatter / (n - 1)))
-    return _spread(values)
+    return values
+
+
+def frechet_difference_error(
+    *, real: Gaussian, first: Tensor, second: Tensor, replicates: int = 100, seed: int = 0
+) -> float:
+    """Of the difference of two Frechet distances whose samples are paired: row k of both from one noise."""
+    pairs = [
+        frechet_replicates(real=real, fake=fake, replicates=replicates, seed=seed) for fake in (first, second)
+    ]
+    return _spread([b - a for a, b in zip(*pairs, strict=True)])
 
 
 @dataclass(frozen=True, eq=False)

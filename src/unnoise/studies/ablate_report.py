@@ -4,6 +4,7 @@ from pathlib import Path
 
 from unnoise import __version__, html
 from unnoise.chart import Chart, Curve, svg
+from unnoise.metrics.features import family
 from unnoise.metrics.report import save_page
 from unnoise.metrics.result import Metric
 from unnoise.studies.ablated import Ablation, Measured, Row
@@ -24,7 +25,7 @@ def figures(ablation: Ablation) -> dict[str, Chart]:
     if not ablation.metrics:
         return found
     for metric in ablation.rows[0].points[-1].evaluation.metrics:
-        plain = metric.name.split("[")[0].lower()
+        plain = family(metric.name).lower()
         found[f"{plain}-minutes"] = _chart(ablation, metric, "minutes of training")
         if not found.keys() - {f"{plain}-minutes"}:
             found[f"{plain}-steps"] = _chart(ablation, metric, "steps")

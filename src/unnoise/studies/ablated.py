@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from unnoise import __version__
+from unnoise.metrics.features import family
 from unnoise.metrics.result import Difference, Evaluation, compare, number
 from unnoise.model import write_atomically
 from unnoise.studies.swept import with_span
@@ -76,7 +77,7 @@ class Ablation:
         """Header and rows: the baseline's numbers, then differences; * where they exceed their interval."""
         columns = [(metric, when) for metric in metrics for when in range(len(WHEN))]
         head = ["variant", "million parameters", "steps", "trained"]
-        rows = [[*head, *(f"{metric.split('[')[0]} {WHEN[when]}" for metric, when in columns)]]
+        rows = [[*head, *(f"{family(metric)} {WHEN[when]}" for metric, when in columns)]]
         for row in self.rows:
             facts = [row.name, f"{row.parameters / 1e6:.2f}", f"{row.steps:,}", duration(row.seconds)]
             if not row.points:

@@ -21,6 +21,8 @@ from unnoise.generate import Plan
 from unnoise.images import to_pil
 from unnoise.job import Job, run_job
 from unnoise.metrics.evaluate import check_numbers, choose_network, evaluate, open_side
+from unnoise.metrics.features import FeatureNetwork
+from unnoise.metrics.measures import Side
 from unnoise.metrics.result import Evaluation, read_evaluation
 from unnoise.metrics.sources import Pictures
 from unnoise.store import identity
@@ -39,6 +41,8 @@ class Yardstick:
     """A reference that is open and known to fit: what all points of a study are measured against."""
 
     request: EvaluateRequest
+    network: FeatureNetwork
+    side: Side
     key: str
     """Equal keys measure alike."""
     warnings: tuple[str, ...]
@@ -63,11 +67,12 @@ def open_yardstick(request: EvaluateRequest, shape: tuple[int, int, int], stage:
     )
     side = open_side(request, network, like, on_progress=stage)
     how = {key: value for key, value in to_dict(request).items() if key not in HOW_ONLY}
-    key = _digest([network.name, network.weights_hash, side.content, side.n, how])
-    return Yardstick(request, key, tuple(warnings))
+    key = digest([network.name, network.weights_hash, side.content, side.n, how])
+    return Yardstick(request, network, side, key, tuple(warnings))
 
 
-def _digest(facts: Any) -> str:
+def digest(facts: Any) -> str:
+    """A hash that equal plain data share."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -93,7 +98,7 @@ class Point:
 
 def point_at(plan: Plan, weights: str, parent: Path) -> Point:
     """The point of a plan under `parent`; equal plans have equal folders, so that another study finds it."""
-    return Point(plan, weights, parent / _digest(identity(plan, weights))[:12])
+    return Point(plan, weights, parent / digest(identity(plan, weights))[:12])
 
 
 def measure_point(point: Point, yardstick: Yardstick, stage: Stage, *, floor: bool) -> Evaluation:
@@ -107,7 +112,7 @@ def measure_point(point: Point, yardstick: Yardstick, stage: Stage, *, floor: bo
         n=point.plan.request.n,
         floor=floor and yardstick.request.floor,
     )
-    key = _digest([identity(point.plan, point.weights), yardstick.key, request.n])
+    key = digest([identity(point.plan, point.weights), yardstick.key, request.n])
     known = _known(point.evaluation, key, request.floor)
     if known:
         return known

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from unnoise import __version__, html
 from unnoise.chart import Chart, Curve, svg
+from unnoise.metrics.features import family
 from unnoise.metrics.report import meaning, save_page
 from unnoise.metrics.result import Evaluation, Metric, number
 from unnoise.studies.grid import MODEL, Axis
@@ -95,7 +96,7 @@ def _pictures(sweep: Sweep) -> Iterator[str]:
 
 def _plain(metric: str) -> str:
     """Of a metric's name, what a file may be called."""
-    return metric.split("[")[0].lower()
+    return family(metric).lower()
 
 
 def _drawn_axes(sweep: Sweep) -> list[Axis]:
