@@ -1,8 +1,11 @@
 """Feature networks: names, weights by path and package, refusals."""
 
 import hashlib
+import http.server
 import io
 import pickle
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +96,48 @@ def test_download_is_checked_and_kept(monkeypatch):
     assert not path.exists()
 
 
+class Served(http.server.BaseHTTPRequestHandler):
+    """/w is b"weights", everything else is not there."""
+
+    def do_GET(self):
+        self.send_response(200 if self.path == "/w" else 404)
+        self.end_headers()
+        self.wfile.write(b"weights" if self.path == "/w" else b"no such file")
+
+    def log_message(self, *_):
+        pass
+
+
+def test_download_from_a_server():
+    with http.server.HTTPServer(("127.0.0.1", 0), Served) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        there, missing = (f"http://127.0.0.1:{server.server_port}/{name}" for name in ("w", "x"))
+        wanted = replace(published(b"weights"), urls=(missing, there))
+        assert store.find(wanted).read_bytes() == b"weights"
+        store.find(wanted).unlink()
+        with pytest.raises(ValueError, match=f"cannot be downloaded .*fetch {missing} and put it at"):
+            store.find(replace(wanted, urls=(missing,)))
+        with pytest.raises(ValueError, match="gave another file than the published one"):
+            store.find(replace(wanted, sha256="0" * 64))
+        server.shutdown()
+    assert not list(store.folder().glob("*"))
+    with pytest.raises(ValueError, match="cannot be downloaded"):
+        store.find(wanted)  # nobody is listening any more
+
+
+def test_inception_is_found_by_variable_and_in_torch_s_cache(tmp_path, monkeypatch):
+    wanted = replace(published(b"weights"), aliases=("other-name.pth",), variable="UNNOISE_TEST_WEIGHTS")
+    place = Path(torch.hub.get_dir()) / "checkpoints" / "other-name.pth"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"weights")
+    assert store.find(wanted, download=False) == place
+    monkeypatch.setenv("UNNOISE_TEST_WEIGHTS", str(tmp_path / "mine.pth"))
+    with pytest.raises(ValueError, match=r"mine.pth does not exist"):
+        store.find(wanted, download=False)
+    (tmp_path / "mine.pth").write_bytes(b"my own weights")
+    assert store.find(wanted, download=False) == tmp_path / "mine.pth"
+
+
 def test_a_named_path_that_is_not_there():
     with pytest.raises(ValueError, match="does not exist"):
         open_features("inception", weights="/nowhere/w.pth")
@@ -141,3 +186,47 @@ def test_efficientnet_knows_a_cat():
     picture = Image.open(Path(skimage.__file__).parent / "data" / "chelsea.png").convert("RGB")
     pixels = torch.from_numpy(np.array(picture)[:, 75:375])[None]
     assert int(open_features("effnet-lite0")(pixels).probs.argmax()) in (281, 282, 285)
+
+
+def hugging_face(kind, folder):
+    """A tiny model of random weights with its processor, saved in `folder`."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    crop = {"height": 28, "width": 28}
+    torch.manual_seed(0)
+    if kind == "dino":
+        model = transformers.Dinov2Model(transformers.Dinov2Config(num_hidden_layers=2, **sizes))
+        processor = transformers.BitImageProcessor(size={"shortest_edge": 32}, crop_size=crop)
+    else:
+        text = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "vocab_size": 64}
+        config = transformers.CLIPConfig(
+            text_config={**text, "bos_token_id": 0, "eos_token_id": 1},
+            vision_config={"num_hidden_layers": 2, "intermediate_size": 16, **sizes},
+        )
+        model = transformers.CLIPModel(config)
+        processor = transformers.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size=crop)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize("kind", ["dino", "clip"])
+def test_hugging_face_models(tmp_path, kind):
+    model = hugging_face(kind, tmp_path / kind)
+    network = open_features(f"hf:{tmp_path / kind}")
+    assert network.name == f"hf:{kind}" and "to 28x28" in network.preprocess
+    pixels = torch.randint(0, 256, (3, 28, 28, 3), dtype=torch.uint8)
+    found = network(pixels).pool
+    mean, std = torch.tensor(network.processor.image_mean), torch.tensor(network.processor.image_std)
+    if kind == "clip":  # 28 pixels are its size already: only the range is left to do
+        x = ((pixels / 255 - mean) / std).permute(0, 3, 1, 2)
+        expected = model.eval().vision_model(x).pooler_output.detach()
+        assert torch.allclose(found, expected, atol=1e-5)
+    assert found.shape == (3, 16) and network(pixels[..., :1]).pool.shape == (3, 16)
+
+
+def test_hugging_face_models_that_are_not_there(monkeypatch):
+    pytest.importorskip("transformers")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=r"features=hf:nowhere/at-all cannot be loaded .*give a folder"):
+        open_features("hf:nowhere/at-all")

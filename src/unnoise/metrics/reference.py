@@ -7,10 +7,11 @@ OpenAI's own files are read as they are. Ours add which network made them, which
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
+from numpy.lib import format as npy
 
 from unnoise.images import written_aside
 from unnoise.metrics.features import PUBLISHED_INCEPTION, FeatureNetwork, Features, Table
@@ -137,12 +138,23 @@ def write_reference(
     if table is not None:
         for name in {"pool", "middle"} & table.widths.keys():
             content[f"features_{name}"] = table.load(name).numpy()
-    elif keep:
+    chosen: list[int] = []
+    if table is None and keep:
         generator = torch.Generator().manual_seed(seed)
         chosen = sorted(torch.randperm(pictures.n, generator=generator)[:keep].tolist())
-        content["arr_0"] = np.concatenate(
-            [pictures.take(chosen[i : i + 256]).numpy() for i in range(0, len(chosen), 256)]
-        )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(path) as aside, open(aside, "wb") as file:
-        np.savez(file, allow_pickle=False, **content)
+    with written_aside(path) as aside, zipfile.ZipFile(aside, "w") as file:
+        for key, value in content.items():
+            with file.open(f"{key}.npy", "w", force_zip64=True) as member:
+                npy.write_array(member, np.asanyarray(value), allow_pickle=False)
+        if chosen:
+            with file.open("arr_0.npy", "w", force_zip64=True) as member:
+                _stream(member, pictures, chosen)
+
+
+def _stream(member: IO[bytes], pictures: Pictures, chosen: list[int], block: int = 256) -> None:
+    """Write pictures as one array of the .npy format, a block at a time."""
+    shape = (len(chosen), *pictures.shape)
+    npy.write_array_header_1_0(member, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    for begin in range(0, len(chosen), block):
+        member.write(pictures.take(chosen[begin : begin + block]).numpy().tobytes())

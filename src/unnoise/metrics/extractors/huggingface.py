@@ -3,7 +3,9 @@ repository runs.
 """
 
 import hashlib
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,10 +33,12 @@ class HuggingFaceFeatures:
         """`name` on the hub or a local folder, loaded by transformers without remote code."""
         try:
             from transformers import AutoImageProcessor, AutoModel  # type: ignore[import-not-found]
+            from transformers.utils.logging import disable_progress_bar  # type: ignore[import-not-found]
         except ImportError as error:
             raise ValueError(
                 f"features=hf:{name} needs transformers; pip install 'unnoise[metrics]'"
             ) from error
+        disable_progress_bar()
         try:
             model = AutoModel.from_pretrained(name, trust_remote_code=False)
             processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
@@ -44,8 +48,8 @@ class HuggingFaceFeatures:
                 f"features=hf:{name} cannot be loaded ({first}); give a folder or go online"
             ) from error
         vision = getattr(model, "vision_model", model).to(device).eval().requires_grad_(False)
-        about = f"{type(processor).__name__} {getattr(processor, 'size', '')}"
-        return cls(vision, processor, f"hf:{name}", _state_hash(vision), about, device)
+        short = Path(name).name if Path(name).is_dir() else name
+        return cls(vision, processor, f"hf:{short}", _state_hash(vision), _about(processor), device)
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Features:
@@ -55,6 +59,16 @@ class HuggingFaceFeatures:
         out = self.network(**inputs)
         pooled = getattr(out, "pooler_output", None)
         return Features((out.last_hidden_state[:, 0] if pooled is None else pooled).flatten(1).float())
+
+
+def _about(processor: Any) -> str:
+    """The processor in a few words; the digest is of all its settings."""
+    settings = json.loads(processor.to_json_string())
+    sizes = [settings.get(key) or {} for key in ("crop_size", "size")]
+    found = next((size for size in sizes if size), {})
+    sides = "x".join(str(value) for value in found.values() if value) or "its own size"
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{type(processor).__name__} to {sides}, settings {digest}"
 
 
 def _state_hash(model: Any) -> str:
