@@ -1,17 +1,24 @@
 """`unnoise evaluate` and `unnoise reference` as a user runs them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.metrics.double import double  # noqa: F401
 from tests.models import tiny_model
+from unnoise.classifier import build_classifier, save_classifier
 from unnoise.cli import main
-from unnoise.model import save_model
+from unnoise.model import ModelInfo, build_model, save_model
+from unnoise.networks.settings import ClassifierSettings
+from unnoise.presets import load_preset
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -128,7 +135,96 @@ def test_refused_in_one_line(unnoise, data, args, reason):
     assert reason in complaints and complaints.count("\n") == 1, complaints
 
 
-def test_refused_in_a_subprocess(tmp_path):
-    command = [sys.executable, "-m", "unnoise", "evaluate", "nowhere", "--against", "nowhere-else"]
-    found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert found.returncode == 2 and "Traceback" not in found.stderr
+BAD = {
+    "grey.npz --against colour.npz": "the samples have 1 channels and colour.npz has 3",
+    "one.npz --against grey.npz": "one.npz has one picture",
+    "grey.npz --against one.npz": "one.npz has one picture",
+    "grey.npz --against grey.npz --features broken.safetensors": "gives NaN or infinite features",
+    "grey.npz --against other.npz": "was made with inception features and the samples go through",
+    "cut.npz --against grey.npz": "cut.npz is damaged",
+    "grey.npz --against cut.npz": "cut.npz is damaged",
+    "grey.npz --against bent.npz": "bent.npz is damaged",
+    "flat.npz --against grey.npz": "every picture of flat.npz is one flat colour",
+    "equal.npz --against grey.npz": "have the same features; are they copies?",
+    "pickled.npz --against grey.npz": "pickled.npz: arr_0",
+    "grey.npz --against code.npz": "code.npz holds pickled objects, which may run code",
+    "nowhere --against nowhere-else": "nowhere",
+}
+
+
+def test_bad_input_in_processes_of_their_own(tmp_path):
+    """Each is one line on stderr, nothing on stdout, and exit status 2."""
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 256, (9, 28, 28, 1), dtype=np.uint8)
+    arrays = {
+        "grey": grey,
+        "colour": rng.integers(0, 256, (9, 28, 28, 3), dtype=np.uint8),
+        "one": grey[:1],
+        "flat": np.full((9, 28, 28, 1), 7, np.uint8),
+        "equal": np.repeat(grey[:1], 9, 0),
+        "pickled": np.array([{}], dtype=object),
+    }
+    for name, array in arrays.items():
+        np.savez(tmp_path / f"{name}.npz", arr_0=array)
+    statistics = {"mu": np.zeros(2048), "sigma": np.eye(2048)}
+    np.savez(tmp_path / "other.npz", **statistics)
+    np.savez(tmp_path / "code.npz", mu=np.array([{}], dtype=object), sigma=np.eye(3))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "grey.npz").read_bytes()[:900])
+    one, two = np.float64(1).tobytes(), np.float64(2).tobytes()
+    (tmp_path / "bent.npz").write_bytes((tmp_path / "other.npz").read_bytes().replace(one, two, 1))
+    settings = ClassifierSettings(widths=(8, 8), features=4, classes=2)
+    model = build_classifier(settings, ModelInfo(classes=("a", "b")))
+    for parameter in model.network.parameters():
+        parameter.data.fill_(float("nan"))
+    save_classifier(tmp_path / "broken.safetensors", model)
+    small = ["--features", "unnoise-small"]
+    lines = [["evaluate", *line.split(), *([] if "--features" in line else small)] for line in BAD]
+    command = [sys.executable, "-m", "tests.cli.forked"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}",
+        "XDG_CACHE_HOME": str(tmp_path / "c"),
+    }
+    said = subprocess.check_output(
+        command, input=json.dumps(lines), text=True, cwd=tmp_path, env=environment, timeout=120
+    )
+    for (line, reason), (code, out, err) in zip(BAD.items(), json.loads(said), strict=True):
+        assert (code, out, err.count("\n")) == (2, "", 1) and reason in err, (line, code, out, err)
+
+
+def test_a_published_file_is_drawn_from(unnoise, data):
+    """What network it is for is told by its name, or by --preset."""
+    state = build_model(load_preset("adm-tiny").published().model).network.state_dict()
+    rng = np.random.default_rng(0)
+    np.savez("colour.npz", arr_0=rng.integers(0, 256, (30, 16, 16, 3), dtype=np.uint8))
+    draw = ["--against", "colour.npz", *FAST, "-n", "6", "--steps", "1", "--no-floor"]
+    values = []
+    for file, named in (("adm-tiny.pt", []), ("mine.pt", ["--preset", "adm-tiny"])):
+        torch.save(state, file)
+        code, said, complaints = unnoise("evaluate", file, *draw, *named)
+        assert code == 0 and "FD[double]" in said, complaints
+        assert "does not say whether its weights are averaged" in complaints
+        values.append(said)
+    assert values[0] == values[1]
+    code, _, complaints = unnoise("evaluate", "mine.pt", *draw)
+    assert code == 2 and "--preset" in complaints and complaints.count("\n") == 1
+
+
+def test_adm_s_own_reference_file_is_read_once(unnoise, data, double, monkeypatch):  # noqa: F811
+    """mu, sigma, mu_s, sigma_s and arr_0 without a word about the network; the pictures are streamed."""
+    assert unnoise("reference", "real.npz", "-o", "ref.npz", "--features", "double")[0] == 0
+    with np.load("ref.npz") as file:
+        content = {key: file[key] for key in ("mu", "sigma", "mu_s", "sigma_s", "arr_0")}
+    np.savez("VIRTUAL.npz", **content)
+    monkeypatch.setattr(double, "name", "inception")
+    read = []
+    whole = np.lib.npyio.NpzFile.__getitem__
+    monkeypatch.setattr(
+        np.lib.npyio.NpzFile, "__getitem__", lambda file, key: (read.append(key), whole(file, key))[1]
+    )
+    code, said, _ = unnoise("evaluate", "fake.npz", "--against", "VIRTUAL.npz", *FAST)
+    assert code == 0
+    assert [line.split()[0] for line in said.splitlines()[1:7]] == [
+        "FID", "sFID", "IS", "KID", "precision", "recall",
+    ]  # fmt: skip
+    assert sorted(read) == ["mu", "mu_s", "sigma", "sigma_s"]
