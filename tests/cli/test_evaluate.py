@@ -65,6 +65,15 @@ def test_numbers_files_and_comparison(unnoise, data):
     assert (data / "c" / "comparison.html").exists()
 
 
+def test_pairs_are_shown_side_by_side(unnoise, data):
+    command = ("evaluate", "real.npz", "--against", "real.npz", "--paired", "--consistency", 2)
+    code, said, _ = unnoise(*command, *FAST, "--out", "a")
+    assert code == 0 and "rFD[double]" in said and "consistency[2x]" in said
+    page = (data / "a" / "report.html").read_text()
+    assert page.count("data:image/png") == 1 and "Reconstructions (above) of pictures (below)" in page
+    assert "80 equal pairs left out" in page and "Memorisation" not in page
+
+
 def test_reference_file(unnoise, data):
     code, said, _ = unnoise(
         "reference", "real.npz", "-o", "ref.npz", "--features", "double", "--pictures", 50

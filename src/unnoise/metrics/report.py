@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from unnoise.metrics.sources import Pictures, open_pictures
 SHOWN = 40
 COLUMNS = 10
 PAIRS = 10
+PICTURES, MEMORISATION = "Pictures", "Memorisation"
 WORDS = {
     "FD": "distance of the distributions: lower is better, and real pictures reach the floor",
     "rFD": "distance of the reconstructions' distribution: lower is better",
@@ -41,32 +43,37 @@ def meaning(name: str) -> str:
     return WORDS.get(family(name).replace("FID", "FD"), "")
 
 
-def sheets(request: EvaluateRequest, evaluation: Evaluation) -> dict[str, bytes]:
-    """Caption -> PNG: some samples, some real pictures, and the closest pairs of both, where there are
-    pictures.
-    """
+Sheets = Mapping[str, Mapping[str, bytes]]
+"""Section of the page -> caption -> PNG."""
+
+
+def sheets(request: EvaluateRequest, evaluation: Evaluation) -> Sheets:
+    """Some samples, some real pictures, and pairs of both, where there are pictures."""
     samples = open_pictures(request.samples, request, n=request.n)
-    found = {f"{SHOWN} of {samples.n:,} samples": _sheet(samples, request.seed)}
-    reference = is_reference(request.against)
-    if reference and not evaluation.nearest:
-        return found
+    shown = {f"{min(SHOWN, samples.n)} of {samples.n:,} samples": _sheet(samples, request.seed)}
+    if is_reference(request.against) and not evaluation.nearest:
+        return {PICTURES: shown}
     try:
         real = open_pictures(request.against, request)
     except ValueError:  # a reference of statistics and features holds no pictures
-        return found
-    found[f"{SHOWN} of {real.n:,} real pictures"] = _sheet(real, request.seed)
+        return {PICTURES: shown}
+    shown[f"{min(SHOWN, real.n)} of {real.n:,} real pictures"] = _sheet(real, request.seed)
+    found = {PICTURES: shown}
     if evaluation.nearest:
-        pairs = evaluation.nearest["closest"][:PAIRS]
-        rows = torch.cat(
-            [
-                samples.take([int(p[0]) for p in pairs]),
-                _fitted(real.take([int(p[1]) for p in pairs]), samples),
-            ]
-        )
-        found["The samples nearest to a real picture (above), and that picture (below)"] = _png(
-            grid(rows, columns=len(pairs))
-        )
+        closest = [(int(k), int(j)) for k, j, _ in evaluation.nearest["closest"][:PAIRS]]
+        caption = "The samples nearest to a real picture (above), and that picture (below)"
+        found[MEMORISATION] = {caption: _pairs(samples, real, closest)}
+    if request.paired:
+        first = [(k, k) for k in range(min(PAIRS, samples.n))]
+        found[PICTURES] = {"Reconstructions (above) of pictures (below)": _pairs(samples, real, first)}
     return found
+
+
+def _pairs(samples: Pictures, real: Pictures, chosen: list[tuple[int, int]]) -> bytes:
+    """Samples above real pictures."""
+    above = samples.take([k for k, _ in chosen])
+    below = _fitted(real.take([j for _, j in chosen]), samples)
+    return _png(grid(torch.cat([above, below]), columns=len(chosen)))
 
 
 def _fitted(pixels: torch.Tensor, like: Pictures) -> torch.Tensor:
@@ -91,8 +98,8 @@ def _png(pixels: np.ndarray) -> bytes:
     return out.getvalue()
 
 
-def page(evaluation: Evaluation, pictures: dict[str, bytes] | None = None) -> str:
-    """The whole page; `pictures` are caption -> PNG, as `sheets` makes them."""
+def page(evaluation: Evaluation, pictures: Sheets | None = None) -> str:
+    """The whole page; `pictures` as `sheets` makes them."""
     protocol = evaluation.protocol
     reference_n = protocol.get("reference_n")
     lead = (
@@ -106,17 +113,19 @@ def page(evaluation: Evaluation, pictures: dict[str, bytes] | None = None) -> st
         *(html.paragraph(text, warning=True) for text in evaluation.warnings),
         html.section("Metrics", _table(evaluation), html.paragraph(_reading())),
     ]
-    if pictures:
-        sections.append(
-            html.section("Pictures", *(html.picture(png, caption) for caption, png in pictures.items()))
-        )
+    drawn = {
+        section: [html.picture(png, caption) for caption, png in found.items()]
+        for section, found in (pictures or {}).items()
+    }
+    if PICTURES in drawn:
+        sections.append(html.section(PICTURES, *drawn[PICTURES]))
     if evaluation.nearest:
         near = evaluation.nearest
         text = (
             f"{near['share_of_near_copies']:.1%} of the samples lie nearer to a real picture than 99 % of "
             "real pictures lie to each other. Fresh pictures give about 1 %; much more is memorisation."
         )
-        sections.append(html.section("Memorisation", html.paragraph(text)))
+        sections.append(html.section(MEMORISATION, html.paragraph(text), *drawn.get(MEMORISATION, ())))
     settings = json.dumps(protocol, indent=2, default=str)
     sections.append(html.section("Protocol", _protocol(evaluation), html.code(settings, summary="all of it")))
     return html.page("Evaluation", lead, *sections)
@@ -140,7 +149,7 @@ def _table(evaluation: Evaluation) -> str:
         text = meaning(m.name) + (f" ({m.note})" if m.note else "")
         rows.append(
             "<tr>"
-            + f"<td>{escape(cells[0])}</td>"
+            + f'<td class="name">{escape(cells[0])}</td>'
             + "".join(f'<td class="number">{escape(c)}</td>' for c in cells[1:])
             + f"<td>{_strip(m)}</td><td>{escape(text)}</td></tr>"
         )
@@ -181,6 +190,7 @@ def _protocol(evaluation: Evaluation) -> str:
         ("feature network", f"{p['features']} ({p['preprocess']})"),
         ("its weights", p["weights_hash"][:16]),
         ("precision", f"{p['precision']}; distances {p['distances']}"),
+        ("definitions", f"{p.get('evaluator', 'adm')}'s"),
         ("samples", f"{p['samples_n']:,} of {_shape(p['samples_shape'])}"),
         (
             "reference",
