@@ -12,7 +12,7 @@ from tests.battery.registry import ALL, DETERMINISTIC, STOCHASTIC, convergence
 from unnoise.diffusion.condition import Condition
 from unnoise.diffusion.constrain import hold_known
 from unnoise.diffusion.denoiser import Denoiser
-from unnoise.diffusion.guidance import classifier_guide
+from unnoise.diffusion.guidance import classifier_guide, fold_guide
 from unnoise.diffusion.noise import RecordedNoise, SeededNoise
 from unnoise.diffusion.prediction import Prediction
 from unnoise.diffusion.samplers import SAMPLERS, DdimInversion
@@ -222,6 +222,32 @@ def test_guided_mixture_is_its_component(name: str) -> None:
     ends = drawn(1.0)
     assert abs(ends.mean() - 0.5) < 5 * math.sqrt(0.05 / count) + 0.01
     assert abs(ends.var() - 0.05) < 5 * 0.05 * math.sqrt(2 / count) + 0.004
+
+
+def test_both_algorithms_of_classifier_guidance_meet() -> None:
+    """Shifting the mean (ADM Algorithm 1) and shifting the score (Algorithm 2) agree as steps grow."""
+    means = torch.tensor([-0.8, 0.5], dtype=torch.float64).view(2, 1, 1, 1)
+    mixture = Mixture(means, torch.full((2,), 0.05, dtype=torch.float64), torch.full((2,), 0.5).double())
+    counts, apart = [40, 80, 160], []
+    label, x = torch.arange(60) % 2, pixels(60, 1, 1, 1)
+    for steps in counts:
+        schedule, z = grid("uniform", steps, first=-5.0, last=4.0), pixels(steps, 60, 1, 1, 1, seed=1)
+
+        def unconditional(x, at, cond):
+            return mixture(x, at, NONE)
+
+        def classifier(x, t, schedule=schedule):
+            return mixture.logits(x, schedule.at(t.round().long(), x))
+
+        guide = classifier_guide(classifier, 2.0)
+        noise = RecordedNoise({(step, 0): z[step] for step in range(steps)})
+        options = {"cond": Condition(label=label), "noise": noise}
+        mean = run(SAMPLERS["ddpm"](), unconditional, x, schedule.path(x), guide=guide, **options)
+        score = run(SAMPLERS["ddpm"](), fold_guide(unconditional, guide), x, schedule.path(x), **options)
+        ends = last(mean), last(score)
+        assert (ends[0].flatten() * (2 * label - 1) > 0).double().mean() > 0.95
+        apart.append((ends[0] - ends[1]).abs().mean().item())
+    assert slope(counts, apart) > 0.8 and apart[-1] < 0.03, apart
 
 
 @pytest.mark.parametrize("kind", GRIDS)
