@@ -14,6 +14,7 @@ _PUBLIC = {
     "build_model": ("unnoise.model", "build_model"),
     "save_model": ("unnoise.model", "save_model"),
     "GenerateRequest": ("unnoise.config.schema", "GenerateRequest"),
+    "EditRequest": ("unnoise.config.schema", "EditRequest"),
     "TrainConfig": ("unnoise.config.schema", "TrainConfig"),
     "ModelConfig": ("unnoise.config.schema", "ModelConfig"),
     "DataConfig": ("unnoise.config.schema", "DataConfig"),

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from tests.analytic import Gaussian, grid
 from unnoise.diffusion.condition import Condition
-from unnoise.diffusion.interpolation import mix_noised, slerp
-from unnoise.diffusion.noise import RecordedNoise
+from unnoise.diffusion.interpolation import SlerpNoise, mix_noised, slerp
+from unnoise.diffusion.noise import RecordedNoise, RowNoise, SeededNoise
 from unnoise.diffusion.samplers import Ddim, DdimInversion
 from unnoise.diffusion.schedule import add_noise
 from unnoise.diffusion.walk import run
@@ -56,6 +56,19 @@ def test_slerp_of_one_line() -> None:
     torch.testing.assert_close(slerp(a, 2 * a, 0.5), 1.5 * a)
     torch.testing.assert_close(slerp(a, -a, 0.25), 0.5 * a)
     assert torch.equal(slerp(torch.zeros_like(a), a, 0.5), 0.5 * a)
+
+
+def test_noise_between_two_runs() -> None:
+    """Unit noise at every step, that of the runs at the ends, and each row's own."""
+    a, b, like = SeededNoise(1, [0]), SeededNoise(2, [5]), torch.empty(1, 1, 64, 64)
+    for step, draw in ((-1, 0), (3, 0), (3, 1)):
+        ends = a(like, step=step, draw=draw), b(like, step=step, draw=draw)
+        for share, end in ((0.0, ends[0]), (1.0, ends[1])):
+            assert torch.equal(SlerpNoise(a, b, share)(like, step=step, draw=draw), end)
+        middle = SlerpNoise(a, b, 0.5)(like, step=step, draw=draw)
+        assert abs(middle.var() - 1) < 0.1
+        rows = RowNoise([a, SlerpNoise(a, b, 0.5), b])(like.expand(3, -1, -1, -1), step=step, draw=draw)
+        assert torch.equal(rows, torch.cat([ends[0], middle, ends[1]]))
 
 
 def test_real_pictures_by_inversion() -> None:

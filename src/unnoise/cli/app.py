@@ -44,6 +44,7 @@ def _register() -> None:
         ablate,
         convert,
         demo,
+        edit,
         evaluate,
         likelihood,
         presets,
@@ -54,7 +55,7 @@ def _register() -> None:
         train,
     )
 
-    drawing = (demo, train, sample)
+    drawing = (demo, train, sample, edit)
     measuring = (evaluate, sweep, ablate, search_steps, reference, likelihood)
     for module in (*drawing, *measuring, convert, presets):
         module.register(app)

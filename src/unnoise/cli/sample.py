@@ -107,7 +107,7 @@ def sample(
             with open(file, "rb") as content:
                 weights = hashlib.file_digest(content, "sha256").hexdigest()
             about = {"Software": f"unnoise {__version__}", "model-sha256": weights}
-            with Meter(n, ready.steps, show=distributed.is_main()) as meter:
+            with Meter(n, show=distributed.is_main()) as meter:
                 identity = f"{weights} {preset}".strip()
                 job = Job(
                     out=out, weights=identity, npz=npz, grid=grid, frames=frames, about=about,
@@ -158,11 +158,11 @@ def stoppable() -> Iterator[None]:
 class Meter:
     """The progress line on stderr, when that is a terminal, and the count of pictures."""
 
-    def __init__(self, wanted: int, steps: int, *, show: bool) -> None:
+    def __init__(self, wanted: int, *, show: bool) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-        self.wanted, self.steps, self.todo, self.done = wanted, steps, 0, 0
+        self.wanted, self.todo, self.done = wanted, 0, 0
         self.began = time.monotonic()
         console = Console(stderr=True)
         self.progress = Progress(
@@ -193,21 +193,29 @@ class Meter:
         """A batch is one step further."""
         from unnoise.words import duration
 
-        part = self.done + min(len(progress.ids), self.todo - self.done) * progress.step / self.steps
+        part = self.done + min(len(progress.ids), self.todo - self.done) * progress.step / progress.steps
         rate = part / max(time.monotonic() - self.began, 1e-9)
         facts = f"{rate:.3g} pictures/s  {duration((self.todo - part) / rate)} left"
         self.progress.update(self.task, completed=part, facts=facts)
 
     def batch(self, batch: "ImageBatch") -> None:
         """A batch is written."""
-        self.done += len(batch)
+        self.count(len(batch))
+
+    def count(self, pictures: int) -> None:
+        """So many pictures are written."""
+        self.done += pictures
+
+    def spent(self) -> str:
+        """The time since the first picture was begun, for people."""
+        from unnoise.words import duration
+
+        return duration(time.monotonic() - self.began)
 
     def summary(self) -> str:
         """What was done, for people."""
-        from unnoise.words import duration
-
         there = f", {self.wanted} with those that were there" if self.done < self.wanted else ""
-        return f"{self.done} pictures drawn in {duration(time.monotonic() - self.began)}{there}"
+        return f"{self.done} pictures drawn in {self.spent()}{there}"
 
 
 def _say(text: str) -> None:

@@ -226,6 +226,37 @@ class GenerateRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EditRequest:
+    """What is made of pictures. A result depends on its picture, the seed and its own index alone."""
+
+    kind: Literal["vary", "interpolate", "invert"] = "vary"
+    fit: Literal["refuse", "crop", "pad"] = "refuse"
+    """A picture of another size than the model's: refuse it; resize and cut its middle as ADM does; or shrink
+    it where it is larger, and repeat its edges around it."""
+    grey: bool = False
+    """Let a model of grey pictures have those in colour, without their colours."""
+    background: str = "#ffffff"
+    """What transparent pixels are laid over, for a model without transparency."""
+    max_pixels: int = 134_217_728
+    """Pictures of more pixels are refused before they are decoded."""
+    strength: float = 0.5
+    """How far pictures are taken towards noise, as a share of the training steps: 0 leaves them, 1 leaves
+    nothing of them. For vary, and for interpolate in x_t."""
+    mix: Literal["x_T", "x_t"] = "x_T"
+    """Where interpolate joins the ends: in the noise that they are drawn from, on the sphere (DDIM), or
+    half-way to noise, on a straight line (DDPM)."""
+    seeds: tuple[str, ...] = ()
+    """Ends of interpolate that are drawn: "7" is what seed 7 draws first, "7:3" its picture 3."""
+    frames: int = 9
+    """Pictures of interpolate from one end to the next, both counted."""
+    corrections: int = 2
+    """Network calls that correct each step from a picture to its noise, for invert and interpolate in x_T."""
+    generate: GenerateRequest = field(default_factory=GenerateRequest)
+    """How it is drawn. `labels` are the pictures' classes: one for all, or one each; none draws without a
+    class. `n` and `first` count the results of a picture of vary; other kinds take no notice of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LikelihoodRequest:
     """How many bits a model spends on pictures. Picture k's noise depends on (seed, k) alone."""
 

@@ -4,9 +4,12 @@ In x_T: Song, Meng, Ermon 2021 (DDIM), arXiv:2010.02502, appendix D.5. In x_t: H
 arXiv:2006.11239, section 4.3.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from unnoise.diffusion.noise import Noise
 from unnoise.diffusion.schedule import At, add_noise
 
 PARALLEL = 1e-4
@@ -32,6 +35,20 @@ def slerp(a: Tensor, b: Tensor, share: float | Tensor) -> Tensor:
     of_a = torch.where(straight, 1 - s, ((1 - s) * angle).sin() / safe).to(a.dtype)
     of_b = torch.where(straight, s, (s * angle).sin() / safe).to(a.dtype)
     return of_a.to(a.device).view(shape) * a + of_b.to(a.device).view(shape) * b
+
+
+@dataclass(frozen=True, eq=False)
+class SlerpNoise:
+    """Every draw between those of two runs: at the ends a sampler that adds noise meets what each run met."""
+
+    a: Noise
+    b: Noise
+    share: float
+    """0 is a, 1 is b."""
+
+    def __call__(self, like: Tensor, *, step: int, draw: int) -> Tensor:
+        """Unit noise like `like`."""
+        return slerp(self.a(like, step=step, draw=draw), self.b(like, step=step, draw=draw), self.share)
 
 
 def mix_noised(

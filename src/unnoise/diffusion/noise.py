@@ -65,6 +65,18 @@ class SeededNoise:
 
 
 @dataclass(frozen=True, eq=False)
+class RowNoise:
+    """A batch whose rows have noise of their own: row k's is `rows[k]`, asked for a batch of one."""
+
+    rows: Sequence[Noise]
+
+    def __call__(self, like: Tensor, *, step: int, draw: int) -> Tensor:
+        """The rows' noise, one below the other."""
+        each = like.split(1)
+        return torch.cat([n(row, step=step, draw=draw) for n, row in zip(self.rows, each, strict=True)])
+
+
+@dataclass(frozen=True, eq=False)
 class RecordedNoise:
     """Noise from a record, to replay a run: (step, draw) -> tensor."""
 

@@ -1,0 +1,146 @@
+"""Edits of files into a folder: results with their requests inside, a sheet of before and after.
+
+A folder holds results of one request on one model, so that the same command continues there. What is there of
+a picture counts as long as the picture is the same, which its results say.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from unnoise.config.load import to_dict
+from unnoise.edit.pictures import Picture, read_picture
+from unnoise.edit.plan import Edit
+from unnoise.generate import Progress
+from unnoise.images import Pixels, grid, is_whole_png, save_png
+from unnoise.store import SHAPES_NOTHING, claim
+
+SHEET = "sheet.png"
+ROWS, COLUMNS = 8, 8
+"""Pictures on the sheet, and results of each, at most."""
+_SOURCE = "source-sha256"
+
+
+def _ignore(_: Any) -> None:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """Where an edit's results go, and who is told what."""
+
+    out: Path
+    edit: Edit
+    weights: str
+    """SHA-256 of the model file."""
+    about: Mapping[str, str] = field(default_factory=dict)
+    """Texts for every PNG."""
+    on_begin: Callable[[int], None] = _ignore
+    """Told how many results there may be."""
+    on_step: Callable[[Progress], None] = _ignore
+    on_result: Callable[[int], None] = _ignore
+    """Told how many results were written."""
+    on_broken: Callable[[str], None] = _ignore
+    """Told of a picture that cannot be used, and why."""
+
+    def claim(self, paths: Sequence[Path], planned: Sequence[Path], **extra: Any) -> None:
+        """Make the folder this request's. ValueError when it is another's, among the pictures of `paths`, or
+        holds `planned` files that are not from here.
+        """
+        for path in paths:
+            if path.is_dir() and self.out.resolve().is_relative_to(path.resolve()):
+                raise ValueError(
+                    f"{self.out} lies in {path}, where results would be taken for pictures the next time; "
+                    "choose a folder elsewhere"
+                )
+        identity = self.request() | {"model_sha256": self.weights, **extra}
+        for name in SHAPES_NOTHING:
+            identity["generate"].pop(name, None)
+        claim(self.out, identity | dict(self.edit.ready.files), planned)
+
+    def request(self) -> dict[str, Any]:
+        """The request that makes all results, as plain data."""
+        values = to_dict(self.edit.request)
+        values["generate"]["precision"] = self.edit.ready.precision
+        for name in ("batch_size", "device"):
+            del values["generate"][name]
+        return values
+
+    def request_of(self, index: int, label: int | None) -> dict[str, Any]:
+        """The request that makes result `index` of a picture of this class, and no other."""
+        values, name = self.request(), self.edit.name(label)
+        values["generate"] |= {"n": 1, "first": index, "labels": [name] if name else []}
+        return values
+
+    def write(
+        self,
+        path: Path,
+        pixels: Pixels,
+        request: Mapping[str, Any],
+        sources: Sequence[Picture] = (),
+        **about: str,
+    ) -> None:
+        """Write a result with the request that makes it and what it was made of, and texts besides."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        of = {"source": ", ".join(p.name for p in sources), _SOURCE: _digest(sources)} if sources else {}
+        save_png(path, pixels, request, about={**self.about, **of, **about})
+
+    def has(self, path: Path, sources: Sequence[Picture]) -> bool:
+        """Whether a result is there, whole, and made of these pictures."""
+        if not (path.exists() and is_whole_png(path)):
+            return False
+        with Image.open(path, formats=["PNG"]) as file:
+            return bool(getattr(file, "text", {}).get(_SOURCE) == _digest(sources))
+
+    def pictures(
+        self, named: Mapping[str, Path], labels: Sequence[int | None]
+    ) -> Iterator[tuple[Picture, int | None]]:
+        """The pictures that can be used, with their classes, read as they are asked for but for the first.
+
+        ValueError when there is none.
+        """
+        problems: list[str] = []
+
+        def usable() -> Iterator[tuple[Picture, int | None]]:
+            for (name, path), label in zip(named.items(), labels, strict=True):
+                try:
+                    picture = read_picture(path, self.edit.shape, self.edit.request, name)
+                except ValueError as error:
+                    problems.append(str(error))
+                    if len(named) > 1:
+                        self.on_broken(str(error))
+                    continue
+                yield picture, label
+
+        rest = usable()
+        first = next(rest, None)
+        if first is None and problems:
+            raise ValueError(problems[0] if len(named) == 1 else f"none of {len(named)} pictures can be used")
+        return itertools.chain([] if first is None else [first], rest)
+
+    def save_sheet(self, rows: Sequence[Sequence[Pixels]], heads: Sequence[str]) -> None:
+        """Write the sheet: a row a picture, with a head above each column."""
+        if not rows:
+            return
+        cells = np.stack([np.asarray(cell) for row in rows for cell in row])
+        labels = list(heads) * len(rows)
+        sheet = grid(cells, len(heads), labels)
+        self.write(self.out / SHEET, sheet, self.request())
+
+
+def _digest(sources: Sequence[Picture]) -> str:
+    return " ".join(picture.digest for picture in sources)
+
+
+def read_pixels(path: Path, channels: int) -> np.ndarray:
+    """A result that was written, uint8 (H, W, channels)."""
+    with Image.open(path) as file:
+        pixels = np.asarray(file)
+    if pixels.ndim == 3:
+        return pixels
+    return np.stack(np.split(pixels, channels, axis=1), -1)  # two channels are written side by side

@@ -1,0 +1,187 @@
+"""The edits that `unnoise edit` offers, from files to a folder of results."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from unnoise.edit.folder import COLUMNS, ROWS, Folder, read_pixels
+from unnoise.edit.interpolate import between, check_ends
+from unnoise.edit.invert import (
+    Code,
+    Inversion,
+    RoundTrip,
+    check_code,
+    drawn,
+    inversions,
+    load_code,
+    save_code,
+)
+from unnoise.edit.pictures import Picture, find_pictures, read_picture
+from unnoise.edit.vary import Job, variants
+from unnoise.images import Pixels, grid, save_animation, to_pixels
+
+STRIP, ANIMATION = "strip.png", "animation.gif"
+CODE = ".safetensors"
+
+
+def vary_files(folder: Folder, paths: Sequence[Path]) -> None:
+    """NAME-000.png and so on for every picture; those that are there stay."""
+    edit, named = folder.edit, find_pictures(paths)
+    ids = list(edit.ready.ids)
+    usable = folder.pictures(named, edit.labels(len(named)))
+    folder.claim(paths, [_variant(folder, name, k) for name in named for k in ids])
+    folder.on_begin(len(named) * len(ids))
+    seen: list[Picture] = []
+
+    def jobs() -> Iterator[Job]:
+        for picture, label in usable:
+            if len(seen) < ROWS:
+                seen.append(picture)
+            there = [k for k in ids if folder.has(_variant(folder, picture.name, k), [picture])]
+            yield Job(picture, label, [k for k in ids if k not in there])
+
+    for result in variants(edit, jobs(), folder.on_step):
+        path = _variant(folder, result.picture.name, result.index)
+        request = folder.request_of(result.index, result.label)
+        folder.write(path, result.pixels, request, [result.picture])
+        folder.on_result(1)
+    shown = ids[:COLUMNS]
+    rows = [[p.pixels, *(_read(folder, _variant(folder, p.name, k)) for k in shown)] for p in seen]
+    folder.save_sheet(rows, ["before", *map(str, shown)])
+
+
+def _variant(folder: Folder, name: str, k: int) -> Path:
+    return folder.out / f"{name}-{k:03d}.png"
+
+
+def _read(folder: Folder, path: Path) -> np.ndarray:
+    return read_pixels(path, folder.edit.shape[0])
+
+
+def invert_files(folder: Folder, paths: Sequence[Path]) -> dict[str, RoundTrip]:
+    """NAME.safetensors with the noise of every picture and NAME-back.png drawn from it; what is there stays.
+
+    Files of noise among the paths are drawn, to NAME-drawn.png. Returns the pictures' round trips.
+    """
+    edit, named = folder.edit, find_pictures(paths)
+    edit.refuse_noise("from there no picture comes back")
+    told = dict(zip(named, edit.labels(len(named)), strict=True))
+    pictures = {name: path for name, path in named.items() if path.suffix != CODE}
+    codes = _load_codes(folder, {name: path for name, path in named.items() if path.suffix == CODE})
+    usable = folder.pictures(pictures, [told[name] for name in pictures])
+    outputs = [_back(folder, name) for name in pictures] + [_drawn(folder, name) for name in codes]
+    folder.claim(paths, outputs)
+    folder.on_begin(len(named))
+    trips: dict[str, RoundTrip] = {}
+    rows: dict[str, list[Pixels]] = {}
+    shown = list(pictures)[:ROWS]
+
+    def note(done: Inversion) -> None:
+        name = done.picture.name
+        trips[name] = done.trip
+        if name in shown:
+            rows[name] = [done.picture.pixels, _seen(done.code), done.back]
+
+    def missing() -> Iterator[tuple[Picture, int | None]]:
+        for picture, label in usable:
+            path = _back(folder, picture.name)
+            if folder.has(path, [picture]) and _code(folder, picture.name).exists():
+                code = load_code(_code(folder, picture.name))
+                note(Inversion(picture, code, torch.from_numpy(_read(folder, path).copy())))
+            else:
+                yield picture, label
+
+    for result in inversions(edit, missing(), folder.on_step):
+        name = result.picture.name
+        save_code(_code(folder, name), result.code, dict(folder.about))
+        folder.write(_back(folder, name), result.back, folder.request_of(0, told[name]), [result.picture])
+        note(result)
+        folder.on_result(1)
+    _draw_codes(folder, codes, told)
+    in_order = [name for name in pictures if name in trips]
+    folder.save_sheet([rows[name] for name in in_order if name in rows], ["before", "noise", "back"])
+    return {name: trips[name] for name in in_order}
+
+
+def _load_codes(folder: Folder, files: Mapping[str, Path]) -> dict[str, Code]:
+    """The files of noise that can be used. ValueError when there are some and none can."""
+    codes: dict[str, Code] = {}
+    for name, path in files.items():
+        try:
+            code = load_code(path)
+            check_code(folder.edit, code)
+        except ValueError as error:
+            if len(files) == 1:
+                raise
+            folder.on_broken(str(error))
+        else:
+            codes[name] = code
+    if files and not codes:
+        raise ValueError(f"none of {len(files)} noise files can be used")
+    return codes
+
+
+def _draw_codes(folder: Folder, codes: Mapping[str, Code], told: Mapping[str, int | None]) -> None:
+    rows = [(code, told[name]) for name, code in codes.items()]
+    results = (pixels for batch in drawn(folder.edit, rows, folder.on_step) for pixels in batch.pixels)
+    for name, pixels in zip(codes, results, strict=True):
+        folder.write(_drawn(folder, name), pixels, folder.request_of(0, told[name]), noise=codes[name].digest)
+        folder.on_result(1)
+
+
+def _back(folder: Folder, name: str) -> Path:
+    return folder.out / f"{name}-back.png"
+
+
+def _drawn(folder: Folder, name: str) -> Path:
+    return folder.out / f"{name}-drawn.png"
+
+
+def _code(folder: Folder, name: str) -> Path:
+    return folder.out / f"{name}{CODE}"
+
+
+def _seen(code: Code) -> np.ndarray:
+    """Noise as a picture, three standard deviations from black to white."""
+    return to_pixels(code.x_T[None] / 3)[0].numpy()
+
+
+def interpolate_files(folder: Folder, paths: Sequence[Path], *, animation: bool = False) -> int:
+    """strip.png, 000.png and so on, and animation.gif if wanted; returns the number of pictures.
+
+    Every end is needed: ValueError for one that cannot be used.
+    """
+    edit, named = folder.edit, find_pictures(paths)
+    ends = [
+        load_code(path) if path.suffix == CODE else read_picture(path, edit.shape, edit.request, name)
+        for name, path in named.items()
+    ]
+    check_ends(edit, ends)
+    pictures = [end for end in ends if isinstance(end, Picture)]
+    frames = edit.request.frames
+    ways = len(ends) + len(edit.request.seeds) - 1
+    count = ways * (frames - 1) + 1
+    files = [folder.out / f"{k:03d}.png" for k in range(count)]
+    extra = [folder.out / name for name in (STRIP, ANIMATION)]
+    folder.claim(paths, [*files, *extra], ends=[end.digest for end in ends])
+    folder.on_begin(count)
+    batch = between(edit, ends, folder.on_step)
+    for k, (path, pixels) in enumerate(zip(files, batch.pixels, strict=True)):
+        label = {"label": batch.names[k]} if batch.names else {}
+        folder.write(path, pixels, folder.request(), pictures, frame=str(k), **label)
+    folder.on_result(count)
+    cells = [batch.pixels[way * (frames - 1) + k] for way in range(ways) for k in range(frames)]
+    folder.write(folder.out / STRIP, grid(torch.stack(cells), frames), folder.request(), pictures)
+    if pictures:
+        _save_ends(folder, ends, batch.pixels[:: frames - 1])
+    if animation:
+        save_animation(folder.out / ANIMATION, [grid(pixels[None]) for pixels in batch.pixels])
+    return count
+
+
+def _save_ends(folder: Folder, ends: Sequence[Picture | Code], drawn: torch.Tensor) -> None:
+    """The sheet: every picture that was an end, beside what was drawn there."""
+    both = [(end.pixels, drawn[k]) for k, end in enumerate(ends) if isinstance(end, Picture)]
+    folder.save_sheet(both[:ROWS], ["before", "drawn"])
