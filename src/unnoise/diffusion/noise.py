@@ -72,8 +72,8 @@ class RowNoise:
 
     def __call__(self, like: Tensor, *, step: int, draw: int) -> Tensor:
         """The rows' noise, one below the other."""
-        each = like.split(1)
-        return torch.cat([n(row, step=step, draw=draw) for n, row in zip(self.rows, each, strict=True)])
+        assert len(self.rows) == len(like)
+        return torch.cat([n(like[k : k + 1], step=step, draw=draw) for k, n in enumerate(self.rows)])
 
 
 @dataclass(frozen=True, eq=False)
