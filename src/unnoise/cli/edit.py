@@ -27,7 +27,7 @@ edit = typer.Typer(
 ModelFile = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A model file, a run directory or a published .pt file.")
 ]
-Pictures = Annotated[list[Path], typer.Argument(metavar="PICTURE...", help="Pictures, or folders of them.")]
+Pictures = Annotated[list[Path], typer.Argument(metavar="PICTURE", help="Pictures, or folders of them.")]
 Out = Annotated[Path, typer.Option(help="Folder for the results; the same command continues there.")]
 Label = Annotated[
     list[str] | None,
@@ -116,7 +116,7 @@ def invert(
     pictures: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PICTURE...", help="Pictures, folders of them, or noise files (.safetensors) to draw."
+            metavar="PICTURE", help="Pictures, folders of them, or noise files (.safetensors) to draw."
         ),
     ],
     out: Out,
@@ -164,7 +164,7 @@ def interpolate(
     out: Out,
     pictures: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[PICTURE...]", help="Ends: pictures, or noise files of `edit invert`."),
+        typer.Argument(metavar="PICTURE", help="Ends: pictures, or noise files of `edit invert`."),
     ] = None,
     seeds: Annotated[
         str, typer.Option(metavar="S,...", help="Ends that are drawn: 7, or 7:3 for picture 3 of seed 7.")
