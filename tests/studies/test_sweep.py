@@ -143,3 +143,14 @@ def test_refused_in_one_line_before_anything_is_drawn(unnoise, place, args, reas
     assert code == 2 and said == "" and complaints.count("\n") == 1, complaints
     assert reason in complaints
     assert not (place / "s").exists()
+
+
+def test_an_evaluation_stands_beside_the_points_and_another_protocol_is_said(unnoise, place):
+    unnoise(*SWEEP, "--grid", "steps=2,3")
+    (stored, _) = sorted((place / "s" / "points").glob("*/evaluation.json"))
+    code, said, complaints = unnoise(*SWEEP, "--grid", "steps=4", "--also", f"old={stored}")
+    assert code == 0 and "old" in said and "not measured alike" not in complaints, complaints
+    text = stored.read_text().replace('"samples_n": 10', '"samples_n": 50000')
+    (place / "theirs.json").write_text(text)
+    _, _, complaints = unnoise(*SWEEP, "--grid", "steps=4", "--also", "theirs.json")
+    assert "theirs is not measured alike: samples_n 50000, not 10" in complaints
