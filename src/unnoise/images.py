@@ -60,29 +60,36 @@ def to_pil(pixels: Pixels) -> Image.Image:
 
 
 def grid(
-    pixels: Pixels, columns: int | None = None, labels: Sequence[str] | None = None, *, cell: int = 96
+    pixels: Pixels,
+    columns: int | None = None,
+    labels: Sequence[str] | None = None,
+    *,
+    heads: Sequence[str] = (),
+    cell: int = 96,
 ) -> np.ndarray:
     """All pictures on one sheet, row by row; names stand above columns of one name, else under every picture.
 
-    pixels: uint8 (B, H, W, C); columns: None takes a square; cell: pictures smaller than this many pixels are
-    enlarged by a whole factor, pixel by pixel. Returns uint8 (height, width, 3).
+    pixels: uint8 (B, H, W, C); columns: None takes a square; heads: texts above the columns, so that names
+    stand below; cell: pictures smaller than this many pixels are enlarged by a whole factor, pixel by pixel.
+    Returns uint8 (height, width, 3).
     """
     pictures = [to_pil(p).convert("RGB") for p in np.asarray(pixels)]
     columns = max(1, min(columns or math.ceil(math.sqrt(len(pictures))), len(pictures)))
     rows = math.ceil(len(pictures) / columns)
     factor = max(1, cell // max(pictures[0].size))
     width, height = pictures[0].width * factor, pictures[0].height * factor
-    heads = _column_heads(labels, columns)
+    named = () if heads else _column_heads(labels, columns)
+    heads = heads or named
     font_size = min(max(12, width // 7), 24)
-    line = round(font_size * 1.5) if labels else 0
-    above, below = (line, 0) if heads else (0, line)
+    line = round(font_size * 1.5)
+    above, below = line if heads else 0, line if labels and not named else 0
     step_x, step_y = width + _GAP, height + below + _GAP
     sheet = Image.new("RGB", (columns * step_x + _GAP, above + rows * step_y + _GAP), _PAPER)
     draw = ImageDraw.Draw(sheet)
     for index, picture in enumerate(pictures):
         x, y = _GAP + index % columns * step_x, _GAP + above + index // columns * step_y
         sheet.paste(picture.resize((width, height), Image.Resampling.NEAREST), (x, y))
-        if labels and not heads:
+        if labels and not named:
             _write(draw, labels[index], (x, y + height), (width, below), font_size)
     for column, head in enumerate(heads):
         _write(draw, head, (_GAP + column * step_x, 0), (width, above + _GAP), font_size)

@@ -219,7 +219,7 @@ def test_another_source_is_validated_on_by_class_name(tmp_path: Path) -> None:
     source = npz(tmp_path / "v.npz", ["post", "box"] * 3)
     made = job(classifier={"validation": source})
     assert len(made.dataset) == 240 and len(made.validation) == 6
-    assert made._labels.tolist() == [2, 1] * 3  # in the training data's order of classes
+    assert made.validation.labels.tolist() == [2, 1] * 3  # in the training data's order of classes
 
 
 @pytest.mark.parametrize(("labels", "expected"), [(None, "no labels"), (["bar", "hat"] * 3, "'hat'")])

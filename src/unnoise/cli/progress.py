@@ -80,7 +80,9 @@ class TrainProgress:
             case events.Skipped():
                 self.say(f"step {event.step} skipped ({event.reason}); {event.total} so far")
             case events.Sampled(path=path, measured=measured):
-                numbers = "".join(f", {name} {value:.4g}" for name, value in measured.items())
+                # What is measured of a part alone, such as validation/loss/q0, is for the log.
+                whole = {name: value for name, value in measured.items() if name.count("/") < 2}
+                numbers = "".join(f", {name} {value:.4g}" for name, value in whole.items())
                 self.say(f"pictures: {path}{numbers}")
             case events.Saved() if not self._live:
                 self.say(f"checkpoint: {event.path}")

@@ -13,14 +13,12 @@ from unnoise.config.schema import (
 )
 
 T = TypeVar("T", int, int | None)
-DRAWING = ("model", "objective", "timesteps", "label_dropout", "sample_steps", "sample_count")
-"""Settings that mean nothing to a classifier."""
 KINDS = {
-    "diffusion": DRAWING,
+    "diffusion": ("model", "objective", "timesteps", "label_dropout", "sample_steps", "sample_count"),
     "classifier": ("classifier",),
-    "noisy_classifier": ("noisy_classifier",),
+    "noisy_classifier": ("noisy_classifier", "timesteps"),
 }
-"""Kind of training -> the settings that it alone has."""
+"""Kind of training -> the settings that not every kind has, but this one."""
 
 
 def data_config(config: TrainConfig) -> DataConfig:
@@ -31,7 +29,10 @@ def data_config(config: TrainConfig) -> DataConfig:
         return data
     if config.kind == "noisy_classifier":
         network = (config.noisy_classifier or NoisyClassifierConfig()).network
-        return _sized(data, "noisy_classifier.network", network.image_size, network.in_channels)
+        data = _sized(data, "noisy_classifier.network", network.image_size, network.in_channels)
+        if data.size:
+            network.check_side(data.size)
+        return data
     data = _sized(data, "model", model.image_size, model.channels)
     if data.size:
         model.network.check_side(data.size)
@@ -102,6 +103,7 @@ def _resolve_noisy_classifier(config: TrainConfig, *, size: int, channels: int, 
         classes=_agree(f"{where}.classes", network.classes, classes),
     )
     network.check()
+    network.check_side(size)
     return replace(
         config,
         noisy_classifier=replace(settings, network=network),
@@ -123,8 +125,8 @@ def settings_yaml(config: TrainConfig) -> str:
 
 
 def _foreign(config: TrainConfig) -> list[str]:
-    """Settings of the other kinds of training."""
-    return [name for kind, own in KINDS.items() if kind != config.kind for name in own]
+    """Settings that only other kinds of training have."""
+    return [name for names in KINDS.values() for name in names if name not in KINDS[config.kind]]
 
 
 def check_kind(config: TrainConfig) -> None:
@@ -136,7 +138,7 @@ def check_kind(config: TrainConfig) -> None:
             )
     if config.kind == "diffusion":
         return
-    without = replace(config, **{name: getattr(TrainConfig(), name) for name in DRAWING})
+    without = replace(config, **{name: getattr(TrainConfig(), name) for name in _foreign(config)})
     foreign = differences(without, config)
     if foreign:
         raise ValueError(

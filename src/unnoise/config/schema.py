@@ -134,6 +134,12 @@ class NoisyClassifierConfig:
     network: EncoderUNetSettings = field(default_factory=EncoderUNetSettings)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """How noisy a picture is at t: that of the model which it guides."""
+    noised: bool = True
+    """Learn from pictures noised to every t; False: from clean ones, all at the first t."""
+    validation: str = ""
+    """A data source of its own, such as fashion-mnist:test; "" holds out a part of the training pictures."""
+    held_out: float = 0.05
+    """Share of the training pictures that are validated on instead, where no other source is named."""
 
 
 @dataclass(frozen=True, kw_only=True)

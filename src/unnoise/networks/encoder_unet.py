@@ -4,6 +4,7 @@ Parameter names and shapes are those of the published files (section 4 and appen
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unnoise.networks.attention import attend, split_heads
@@ -67,6 +68,8 @@ class EncoderUNet(nn.Module):
         dtype = x.dtype
         emb = self.time_embed(timestep_embedding(t, self.settings.width))
         h = x.to(self.compute_dtype or dtype)
+        if self.settings.patch > 1:
+            h = F.pixel_unshuffle(h, self.settings.patch)
         h = h.contiguous(memory_format=best_layout(h))
         means = []
         for block in [*self.input_blocks, self.middle_block]:
@@ -112,6 +115,7 @@ def _body(settings: EncoderUNetSettings) -> UNetSettings:
         width=settings.width,
         depth=settings.depth,
         channel_mult=settings.channel_mult,
+        patch=settings.patch,
         attention=settings.attention,
         heads=settings.heads,
         head_channels=settings.head_channels,

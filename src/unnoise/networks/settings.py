@@ -111,6 +111,8 @@ class EncoderUNetSettings:
     """Residual blocks per resolution."""
     channel_mult: tuple[float, ...] = (1, 2, 3, 4)
     """Width of each level; its length is the number of levels, each half the size of the one before."""
+    patch: int = 1
+    """Side of the squares of pixels that the network sees as one position, as `UNetSettings.patch`."""
     attention: tuple[int, ...] = (2, 4, 8)
     """Down-sampling factors with self-attention."""
     heads: int = 4
@@ -131,7 +133,7 @@ class EncoderUNetSettings:
     @property
     def size_factor(self) -> int:
         """Both sides of a picture must be a multiple of this."""
-        return 2 ** (len(self.channel_mult) - 1)
+        return self.patch * 2 ** (len(self.channel_mult) - 1)
 
     def check_side(self, side: int) -> None:
         """Refuse a side (pixels) that the down-samplings do not divide; the error names those that fit."""
@@ -139,7 +141,7 @@ class EncoderUNetSettings:
 
     def check(self) -> None:
         """Refuse numbers that make no network, and what is still open."""
-        for name in ("image_size", "in_channels", "classes", "width", "depth", "heads"):
+        for name in ("image_size", "in_channels", "classes", "width", "depth", "patch", "heads"):
             value = getattr(self, name)
             if value is None or value < 1:
                 raise ValueError(f"the classifier's {name}={value} makes no network; use 1 or more")

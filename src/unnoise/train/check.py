@@ -7,11 +7,10 @@ from unnoise.config.schema import ClassifierConfig, TrainConfig
 
 def check(config: TrainConfig, *, processes: int) -> None:
     """Refuse numbers out of range, naming the setting, the rule and the way out."""
-    if config.kind == "noisy_classifier" or config.model.low_res:
-        what = "noisy classifiers" if config.kind == "noisy_classifier" else "upsamplers (model.low_res)"
+    if config.model.low_res:
         raise ValueError(
-            f"this version trains no {what}, it only uses published ones; train another preset (see "
-            "`unnoise presets`)"
+            "this version trains no upsamplers (model.low_res), it only uses published ones; train another "
+            "preset (see `unnoise presets`)"
         )
     o, e = config.optimizer, config.ema
     rules = [
@@ -57,6 +56,8 @@ def check(config: TrainConfig, *, processes: int) -> None:
         _check_objective(config)
     if config.classifier is not None:
         _check_classifier(config.classifier)
+    if config.noisy_classifier is not None:
+        _check_held_out("noisy_classifier", config.noisy_classifier.held_out)
     if config.batch_size < processes:
         raise ValueError(
             f"batch_size={config.batch_size} leaves some of the {processes} processes without a picture; use "
@@ -94,8 +95,13 @@ def _check_classifier(config: ClassifierConfig) -> None:
             all(side >= 8 for side in config.sizes),
             "use sides of 8 pixels or more",
         ),
-        ("held_out", config.held_out, 0 < config.held_out < 1, "use a share between 0 and 1"),
     ]
     for name, value, fine, way_out in rules:
         if not fine:
             raise ValueError(f"classifier.{name}={value} is not possible; {way_out}")
+    _check_held_out("classifier", config.held_out)
+
+
+def _check_held_out(owner: str, share: float) -> None:
+    if not 0 < share < 1:
+        raise ValueError(f"{owner}.held_out={share} is not possible; use a share between 0 and 1")

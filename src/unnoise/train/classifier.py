@@ -10,18 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unnoise.classifier import build_classifier, save_classifier
-from unnoise.config.schema import ClassifierConfig, TrainConfig
-from unnoise.data import Dataset, open_data, order
-from unnoise.data.split import hold_out
-from unnoise.diffusion.noise import seeded_generator
+from unnoise.config.schema import TrainConfig
+from unnoise.data import Dataset, order
 from unnoise.images import grid, save_png, to_images
 from unnoise.model import ModelInfo
-from unnoise.networks.classifier import Classifier
-from unnoise.networks.precision import compute_dtype
+from unnoise.train.building import compute_in, data_summary, drawn_weights, network_around
 from unnoise.train.job import Losses
+from unnoise.train.validation import VALIDATED, chosen, parts
 
-VALIDATED = 2000
-"""Pictures that a validation looks at, at most; the same ones every time."""
 SHOWN = 40
 """Pictures on the sheet: those that the classifier gets wrong most confidently."""
 _BLOCK = 250
@@ -63,22 +59,18 @@ class ClassifierJob:
     def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
         assert config.classifier is not None, "settings are resolved"
         self.config, self.settings = config, config.classifier
-        self.dataset, self.validation, self._labels = _parts(config, self.settings, dataset)
+        self.dataset, self.validation = parts(
+            config, dataset, source=self.settings.validation, held_out=self.settings.held_out
+        )
         self.identity = dataset.fingerprint
         info = ModelInfo(
             classes=dataset.classes,
             preset=config.preset,
-            data={
-                "source": dataset.report.source,
-                "pictures": len(self.dataset),
-                "fingerprint": dataset.fingerprint,
-            },
+            data=data_summary(dataset, len(self.dataset)),
         )
-        first = seeded_generator(config.seed, "weights")
-        torch.manual_seed(int(torch.randint(2**62, (), generator=first)))
-        self.model = build_classifier(self.settings.network, info).to(device)
-        dtype = compute_dtype(config.precision, device)
-        self.model.network.compute_dtype = None if dtype == torch.float32 else dtype
+        with drawn_weights(config.seed):
+            self.model = build_classifier(self.settings.network, info).to(device)
+        compute_in(self.model.network, config.precision, device)
 
     @property
     def network(self) -> nn.Module:
@@ -129,31 +121,24 @@ class ClassifierJob:
         self, path: Path, weights: Mapping[str, Tensor], *, on_step: Callable[[], None]
     ) -> dict[str, float]:
         """Validate on pictures held out, and draw a sheet of those that it gets wrong most confidently."""
-        network = self._with(weights)
-        chosen = order.pictures(self.config.seed, len(self.validation), np.arange(self.sampled))
-        logits = []
-        for start in range(0, len(chosen), _BLOCK):
+        network = network_around(weights, self.model.network)
+        places = chosen(self.validation, self.config.seed)
+        logits, labels = [], []
+        for start in range(0, len(places), _BLOCK):
             on_step()
-            pixels = self.validation.take(chosen[start : start + _BLOCK]).pixels
+            batch = self.validation.take(places[start : start + _BLOCK])
+            assert batch.label is not None
             with torch.no_grad():
-                logits.append(network(to_images(pixels).to(self.model.device)).float().cpu())
-        said, label = torch.cat(logits).softmax(1), torch.from_numpy(self._labels[chosen])
+                logits.append(network(to_images(batch.pixels).to(self.model.device)).float().cpu())
+            labels.append(batch.label)
+        said, label = torch.cat(logits).softmax(1), torch.cat(labels)
         right = said.argmax(1) == label
         worst = torch.argsort(said.amax(1) - right.float(), descending=True, stable=True)[:SHOWN]
         names = [self.model.classes[k] for k in said.argmax(1)[worst].tolist()]
-        pixels = self.validation.take(chosen[worst.numpy()]).pixels
+        pixels = self.validation.take(places[worst.numpy()]).pixels
         save_png(path, grid(pixels, 10, [f"{name}?" for name in names]), {})
         loss = F.nll_loss(said.clamp(min=1e-12).log(), label)
         return {"validation/accuracy": right.float().mean().item(), "validation/loss": loss.item()}
-
-    def _with(self, weights: Mapping[str, Tensor]) -> Classifier:
-        """A network of its own around other weights, which it shares."""
-        with torch.device("meta"):
-            network = Classifier(self.settings.network)
-        network.load_state_dict(dict(weights), assign=True)
-        network.eval().requires_grad_(False)
-        network.compute_dtype = self.model.network.compute_dtype
-        return network
 
 
 def windows(pixels: np.ndarray, side: int, shift: int, bits: np.ndarray) -> np.ndarray:
@@ -188,27 +173,3 @@ def _side(seed: int, step: int, sizes: tuple[int, ...]) -> int | None:
         return None
     bits = order.draws(seed, "side", np.array([step]))[0]
     return sizes[int(bits % np.uint64(len(sizes)))]
-
-
-def _parts(
-    config: TrainConfig, settings: ClassifierConfig, dataset: Dataset
-) -> tuple[Dataset, Dataset, np.ndarray]:
-    """Pictures to learn from, to validate on, and the latters' labels among the former's classes."""
-    if not settings.validation:
-        dataset, held_out = hold_out(dataset, settings.held_out)
-        assert held_out.labels is not None
-        return dataset, held_out, held_out.labels
-    data = replace(config.data, source=settings.validation, flip=False, crop="center")
-    other = open_data(data, seed=config.seed)
-    if other.labels is None:
-        raise ValueError(
-            f"classifier.validation={settings.validation} has no labels; name data that have, or leave it out"
-        )
-    unknown = [name for name in other.classes if name not in dataset.classes]
-    if unknown:
-        raise ValueError(
-            f"classifier.validation={settings.validation} has class {unknown[0]!r}, which the training data "
-            "lack; name data of the same classes, or leave it out"
-        )
-    place = np.array([dataset.classes.index(name) for name in other.classes], np.int64)
-    return dataset, other, place[other.labels]

@@ -20,9 +20,11 @@ from unnoise.diffusion.timesteps import LossSecondMoment, TimestepSampler, Unifo
 from unnoise.generate import generate
 from unnoise.images import grid, save_png, to_images
 from unnoise.model import Model, ModelInfo, build_model, save_model
-from unnoise.networks.build import build_network
-from unnoise.networks.precision import compute_dtype
+from unnoise.train.building import compute_in, data_summary, drawn_weights, network_around
 from unnoise.train.job import Losses
+
+QUARTERS = ("q0", "q1", "q2", "q3")
+"""Of the noise schedule, the least noisy first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +64,7 @@ class DiffusionBatch:
 class DiffusionJob:
     """One U-Net learning one data set. Settings are complete (config.resolve)."""
 
-    groups = ("q0", "q1", "q2", "q3")
-    """Quarters of the noise schedule, the least noisy first."""
+    groups = QUARTERS
 
     def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
         self.config, self.dataset = config, dataset
@@ -72,18 +73,11 @@ class DiffusionJob:
             classes=dataset.classes,
             null_label=null_label(config),
             preset=config.preset,
-            data={
-                "source": dataset.report.source,
-                "pictures": len(dataset),
-                "fingerprint": dataset.fingerprint,
-            },
+            data=data_summary(dataset, len(dataset)),
         )
-        first = seeded_generator(config.seed, "weights")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**62, (), generator=first)))
+        with drawn_weights(config.seed):
             self.model = build_model(config.model, info).to(device)
-        dtype = compute_dtype(config.precision, device)
-        self.model.network.compute_dtype = None if dtype == torch.float32 else dtype
+        compute_in(self.model.network, config.precision, device)
         self.objective = make_objective(config.objective)
         self.timesteps = make_timesteps(config.timesteps, self.model.schedule.steps)
 
@@ -94,22 +88,12 @@ class DiffusionJob:
 
     def draw(self, step: int, positions: range) -> DiffusionBatch:
         """The pictures at these positions of the global batch with their noise, times and dropped labels."""
-        config, size = self.config, self.config.batch_size
-        places = np.arange(positions.start, positions.stop) + step * size
-        batch = self.dataset.batch(step, places)
-        count, height, width, channels = batch.pixels.shape
-        eps = torch.empty(count, channels, height, width)
-        for row, place in zip(eps, places.tolist(), strict=True):
-            row.normal_(generator=seeded_generator(config.seed, "noise", place))
-        # Two numbers a picture: each process draws those of the whole step.
-        shared = seeded_generator(config.seed, "times", step)
-        u, dropped = torch.rand(2, size, generator=shared, dtype=torch.float64)
-        mine = slice(positions.start, positions.stop)
-        label = batch.label
+        batch, dropped = noisy_batch(self.config, self.dataset, step, positions)
         null = self.model.null_label
-        if label is not None and null is not None:
-            label = torch.where(dropped[mine] < config.label_dropout, null, label)
-        return DiffusionBatch(batch.pixels, eps, u[mine], label)
+        if batch.label is None or null is None:
+            return batch
+        label = torch.where(dropped < self.config.label_dropout, null, batch.label)
+        return replace(batch, label=label)
 
     def losses(self, network: nn.Module, batch: DiffusionBatch) -> Losses:
         """The objective at times drawn by the timestep sampler."""
@@ -119,7 +103,7 @@ class DiffusionJob:
         cond = Condition(label=batch.label)
         terms = self.objective(self._denoiser(network), x0, at, eps=batch.eps, cond=cond)
         loss = terms.pop("loss")
-        quarter = i * len(self.groups) // self.model.schedule.steps
+        quarter = quarters(i, self.model.schedule.steps)
         return Losses(
             loss,
             weight=weight.to(loss.device),
@@ -170,16 +154,38 @@ class DiffusionJob:
 
     def _with(self, weights: Mapping[str, Tensor]) -> Model:
         """A model of its own around other weights, which it shares."""
-        with torch.device("meta"):
-            network = build_network(self.config.model.network)
-        network.load_state_dict(dict(weights), assign=True)
-        network.eval().requires_grad_(False)
-        network.compute_dtype = self.model.network.compute_dtype
+        network = network_around(weights, self.model.network)
         return replace(self.model, denoiser=self._denoiser(network))
 
     def _denoiser(self, network: nn.Module) -> Denoiser:
         model = self.config.model
         return Denoiser(network, predicts=model.predicts, variance=model.variance)
+
+
+def noisy_batch(
+    config: TrainConfig, dataset: Dataset, step: int, positions: range
+) -> tuple[DiffusionBatch, Tensor]:
+    """The pictures at these positions of a step's global batch with noise and times, no label dropped.
+
+    Besides, (B,) float64 numbers in [0, 1), for whatever else is left to chance.
+    """
+    size = config.batch_size
+    places = np.arange(positions.start, positions.stop) + step * size
+    batch = dataset.batch(step, places)
+    count, height, width, channels = batch.pixels.shape
+    eps = torch.empty(count, channels, height, width)
+    for row, place in zip(eps, places.tolist(), strict=True):
+        row.normal_(generator=seeded_generator(config.seed, "noise", place))
+    # Two numbers a picture: each process draws those of the whole step.
+    shared = seeded_generator(config.seed, "times", step)
+    u, rest = torch.rand(2, size, generator=shared, dtype=torch.float64)
+    mine = slice(positions.start, positions.stop)
+    return DiffusionBatch(batch.pixels, eps, u[mine], batch.label), rest[mine]
+
+
+def quarters(i: Tensor, steps: int) -> Tensor:
+    """Which quarter of the schedule each entry lies in, 0 the least noisy; of the type of i."""
+    return i * len(QUARTERS) // steps
 
 
 def grid_size(config: TrainConfig, classes: int) -> int:

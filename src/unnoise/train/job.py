@@ -41,7 +41,7 @@ class Losses:
     scores: Mapping[str, Tensor] = field(default_factory=dict)
     """For the log, in its means, under their own names: what is no loss."""
     group: Tensor | None = None
-    """int64: the log has a mean of `loss` for each group, as loss/NAME of `Job.groups`."""
+    """int64: the log has means of `loss` and the scores for each group too, as loss/NAME of `Job.groups`."""
     aside: Mapping[str, Tensor] = field(default_factory=dict)
     """For `Job.observe` alone."""
 

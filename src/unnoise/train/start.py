@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -25,9 +25,17 @@ from unnoise.train.events import DataFound, Listener, Measured, Note, Reading, S
 from unnoise.train.job import Job
 from unnoise.train.lock import locked
 from unnoise.train.loop import fit
+from unnoise.train.noisy_classifier import NoisyClassifierJob
 from unnoise.train.run import RunDirectory, checkpoints, continued, stored_config, write_config
 from unnoise.train.signals import Interrupted, Interruption
 from unnoise.train.state import TrainState, new_state
+
+JOBS: dict[str, Callable[[TrainConfig, Dataset, torch.device], Job[Any]]] = {
+    "diffusion": DiffusionJob,
+    "classifier": ClassifierJob,
+    "noisy_classifier": NoisyClassifierJob,
+}
+"""Kind of training -> who does it."""
 
 
 def train(
@@ -66,8 +74,7 @@ def train(
         if stored:
             config = continued(out, stored, config)
         config = replace(config, precision=_precision(config.precision, device))
-        kind = ClassifierJob if config.kind == "classifier" else DiffusionJob
-        job = kind(config, dataset, device)
+        job = JOBS[config.kind](config, dataset, device)
         network = _ready(job.network, config)
         interruption = stack.enter_context(Interruption())
         if not stored:

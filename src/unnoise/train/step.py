@@ -110,16 +110,19 @@ def _gather(rows: dict[str, Tensor], count: int) -> dict[str, Tensor]:
 
 def _sums(seen: dict[str, Tensor], groups: Any) -> dict[str, tuple[float, int]]:
     loss = seen["loss"]
-    sums = {"loss": ((loss * seen["weight"]).sum().item(), len(loss))}
-    for number, name in enumerate(groups if "group" in seen else ()):
-        chosen = loss[seen["group"] == number]
-        sums[f"loss/{name}"] = (chosen.sum().item(), len(chosen))
-    for name, values in seen.items():
-        if name.startswith("part."):
-            sums[f"loss/{name.removeprefix('part.')}"] = (values.sum().item(), len(values))
-        if name.startswith("score."):
-            sums[name.removeprefix("score.")] = (values.sum().item(), len(values))
+    parts = {k.removeprefix("part."): v for k, v in seen.items() if k.startswith("part.")}
+    scores = {k.removeprefix("score."): v for k, v in seen.items() if k.startswith("score.")}
+    sums = {"loss": _sum(loss * seen["weight"])}
+    sums |= {f"loss/{name}": _sum(values) for name, values in parts.items()}
+    sums |= {name: _sum(values) for name, values in scores.items()}
+    for number, group in enumerate(groups if "group" in seen else ()):
+        mine = seen["group"] == number
+        sums |= {f"{name}/{group}": _sum(v[mine]) for name, v in {"loss": loss, **scores}.items()}
     return sums
+
+
+def _sum(values: Tensor) -> tuple[float, int]:
+    return values.sum().item(), len(values)
 
 
 def _fault(loss: float, norm: float, state: TrainState) -> str:
