@@ -73,6 +73,8 @@ def test_grid_writes_heads_over_columns_of_one_class_and_captions_otherwise():
     assert heads.shape[0] < captions.shape[0], "one line of names against two"
     assert (heads[:15] < 100).any(), "names are above"
     assert not (captions[:80] < 100).any() and (captions[80:100] < 100).any(), "names are below"
+    both = grid(pixels, columns=2, labels=["Ankle boot", "Bag"] * 2, heads=["here", "there"])
+    assert (both[:15] < 100).any() and (both[95:115] < 100).any(), "heads above, and names below all the same"
     # A name far wider than a picture is cut, not written over its neighbours.
     long = grid(pixels[:2], columns=2, labels=["x" * 300, "y"], cell=60)
     plain = grid(pixels[:2], columns=2, labels=["", "y"], cell=60)

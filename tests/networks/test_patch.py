@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 import torch
 
-from unnoise.networks.settings import UNetSettings
+from unnoise.networks.encoder_unet import EncoderUNet
+from unnoise.networks.settings import EncoderUNetSettings, UNetSettings
 from unnoise.networks.unet import UNet
 
 PLAIN = UNetSettings(
@@ -35,3 +36,25 @@ def test_attention_is_at_the_pictures_factor():
 def test_sides_must_hold_whole_patches():
     with pytest.raises(ValueError, match="no multiple of 4"):
         UNet(dataclasses.replace(PLAIN, patch=2))(torch.zeros(1, 2, 10, 8), torch.zeros(1))
+
+
+def test_an_encoder_of_patches_is_one_of_their_pixels_side_by_side():
+    settings = EncoderUNetSettings(
+        image_size=8,
+        in_channels=2,
+        classes=3,
+        width=16,
+        depth=1,
+        channel_mult=(1, 2),
+        attention=(4,),
+        head_channels=16,
+        patch=2,
+    )
+    assert settings.size_factor == 4
+    network = EncoderUNet(settings)
+    wide = EncoderUNet(dataclasses.replace(settings, image_size=4, in_channels=8, attention=(2,), patch=1))
+    wide.load_state_dict(network.state_dict())
+    x, t = torch.randn(2, 2, 8, 8), torch.tensor([3.0, 700.0])
+    assert torch.equal(network(x, t), wide(torch.nn.functional.pixel_unshuffle(x, 2), t))
+    with pytest.raises(ValueError, match="no multiple of 4"):
+        network(torch.zeros(1, 2, 10, 10), t[:1])

@@ -131,6 +131,36 @@ def test_what_shapes_do_not_show(
     assert (model.predicts, model.variance) == ("eps", "learned_range")
 
 
+@pytest.mark.parametrize(
+    ("side", "depth", "batch", "steps", "lr", "weight_decay", "noise"),
+    [
+        (64, 4, 1024, 300_000, 6e-4, 0.2, "cosine"),
+        (128, 2, 256, 300_000, 3e-4, 0.05, "linear"),
+        (256, 2, 256, 500_000, 3e-4, 0.05, "linear"),
+        (512, 2, 256, 500_000, 3e-4, 0.05, "linear"),
+    ],
+)
+def test_classifiers_are_trained_as_published(
+    side: int, depth: int, batch: int, steps: int, lr: float, weight_decay: float, noise: str
+) -> None:
+    """The paper's table of classifiers, and the training script's defaults."""
+    config = load_preset(f"adm-classifier-{side}").published()
+    settings = config.noisy_classifier
+    assert settings is not None and settings.noised and config.timesteps.name == "uniform"
+    assert (settings.network.depth, settings.network.width, settings.network.pool) == (
+        depth,
+        128,
+        "attention",
+    )
+    assert (settings.schedule.name, settings.schedule.steps) == (noise, 1000)
+    assert (config.batch_size, config.steps) == (batch, steps)
+    optimizer = config.optimizer
+    assert (optimizer.lr, optimizer.weight_decay, optimizer.decay) == (lr, weight_decay, "linear")
+    assert optimizer.warmup_steps == 0 and optimizer.clip_norm is None
+    assert (config.data.crop, config.data.flip) == ("random", True)
+    assert config.ema.rates == (0.0,)  # the weights themselves
+
+
 def test_presets_train_on_anybodys_classes_and_sizes_are_kept() -> None:
     from unnoise.config.resolve import data_config, resolve
 

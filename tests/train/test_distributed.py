@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.train.tiny import tiny_config, tiny_run
-from tests.train.two_processes import record
+from tests.train.two_processes import classify, record
 from unnoise import distributed
 from unnoise.train import checkpoint
 
@@ -43,11 +43,13 @@ def torchrun(*arguments: str, processes: int = 2) -> subprocess.CompletedProcess
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """one/ by one process, two/ by two; what they drew beside them."""
+    """one/ and noisy-one/ by one process, two/ and noisy-two/ by two; what the former drew beside them."""
     folder = tmp_path_factory.mktemp("runs")
-    done = torchrun("-m", "tests.train.two_processes", str(folder / "two"), json.dumps(SETTINGS))
+    paths = str(folder / "two"), json.dumps(SETTINGS), str(folder / "noisy-two")
+    done = torchrun("-m", "tests.train.two_processes", *paths)
     assert done.returncode == 0, done.stderr[-3000:]
     record(folder / "one", SETTINGS)
+    classify(folder / "noisy-one")
     return folder
 
 
@@ -77,6 +79,18 @@ def test_the_weights_are_the_same_to_rounding(runs: Path) -> None:
     for line, other in zip(*logs, strict=True):
         a, b = json.loads(line), json.loads(other)
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5) and a.keys() == b.keys()
+
+
+def test_a_noisy_classifier_is_the_same_to_rounding(runs: Path) -> None:
+    one, two = (load_file(runs / name / "model.safetensors") for name in ("noisy-one", "noisy-two"))
+    for key, value in one.items():
+        assert torch.allclose(two[key], value, rtol=1e-3, atol=2e-6), key
+    logs = [(runs / name / "metrics.jsonl").read_text().splitlines() for name in ("noisy-one", "noisy-two")]
+    for line, other in zip(*map(reversed, logs), strict=True):
+        a, b = json.loads(line), json.loads(other)
+        names = [name for name in a if name.startswith(("loss", "accuracy", "validation/loss"))]
+        assert names and a.keys() == b.keys()
+        assert [a[name] for name in names] == pytest.approx([b[name] for name in names], rel=1e-4)
 
 
 def test_one_process_continues_what_two_began(runs: Path) -> None:

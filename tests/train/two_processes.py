@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from tests.train.test_noisy_classifier import config as noisy_config
+from tests.train.test_noisy_classifier import shades
 from tests.train.tiny import tiny_config, tiny_data
 from unnoise import distributed
 from unnoise.train import diffusion, train
@@ -43,5 +45,14 @@ def record(run: Path, config: dict[str, Any]) -> None:
     save_file(drawn | {"times": torch.stack(times)}, run.with_name(f"{run.name}-rank{rank[0]}.safetensors"))
 
 
+def classify(run: Path) -> None:
+    """Train a classifier of noisy pictures in `run`."""
+    changes = {"batch_size": 7, "micro_batch": 2, "steps": 4, "sample_every": 4, "optimizer": {"eps": 1e-3}}
+    train(noisy_config(**changes), run, dataset=shades())
+
+
 if __name__ == "__main__":
-    record(Path(sys.argv[1]), json.loads(sys.argv[2]))
+    # One group for both: torchrun's store keeps the addresses of an earlier one.
+    with distributed.processes("cpu"):
+        record(Path(sys.argv[1]), json.loads(sys.argv[2]))
+        classify(Path(sys.argv[3]))

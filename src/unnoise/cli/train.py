@@ -31,7 +31,7 @@ def train(
     compile_: Annotated[str | None, typer.Option("--compile", help="auto, on or off.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse data with a broken picture.")] = False,
 ) -> None:
-    """Train a diffusion model on your pictures. The same command continues an interrupted run."""
+    """Train a model, or a classifier, on your pictures. The same command continues an interrupted run."""
     options: dict[str, Any] = {
         "data.source": data,
         "steps": steps,

@@ -9,6 +9,7 @@ from unnoise import __version__, html
 from unnoise.config.resolve import settings_yaml
 from unnoise.config.schema import TrainConfig
 from unnoise.model import write_atomically
+from unnoise.train import noisy_report
 from unnoise.train.events import TrainResult
 from unnoise.train.run import stored_config
 from unnoise.words import duration
@@ -27,12 +28,16 @@ def read_log(run: Path) -> list[dict[str, Any]]:
 
 
 def report_run(run: Path, result: TrainResult) -> Path | None:
-    """The report of a finished diffusion run with its last grid; None for a run without grids."""
+    """The report of a finished run with its last grid; None without grids, and for a plain classifier."""
     config = stored_config(run)
     grids = sorted((run / "samples").glob("step-*.png"))
-    if config is None or config.kind != "diffusion" or not grids:
+    if config is None or config.kind == "classifier" or not grids:
         return None
     recipe = config.preset or "config.yaml"
+    heading = "Drawn by the model"
+    caption = f"Drawn from the average, DDIM with {config.sample_steps} steps."
+    if config.kind == "noisy_classifier":
+        heading, caption = noisy_report.HEADING, noisy_report.CAPTION
     return write_report(
         run,
         config,
@@ -43,7 +48,9 @@ def report_run(run: Path, result: TrainResult) -> Path | None:
             "pictures a step": f"{config.batch_size:,}",
             "skipped steps": f"{result.skipped:,}",
         },
-        grids=[(grids[-1].read_bytes(), f"Drawn from the average, DDIM with {config.sample_steps} steps.")],
+        heading=heading,
+        grids=[(grids[-1].read_bytes(), caption)],
+        sections=noisy_report.sections(run, read_log(run)) if config.kind == "noisy_classifier" else (),
         command=f"unnoise train {run / 'config.yaml'} --out ANOTHER",
     )
 
@@ -56,9 +63,13 @@ def write_report(
     facts: dict[str, str],
     grids: Sequence[tuple[bytes, str]],
     command: str,
+    heading: str = "Drawn by the model",
     sections: Sequence[str] = (),
 ) -> Path:
-    """Write run/report.html: the facts, PNG grids with their captions, loss curves, settings."""
+    """Write run/report.html: the facts, PNG grids with their captions, loss curves, settings.
+
+    heading: of the grids; sections: built ones, to stand after them.
+    """
     log = [line for line in read_log(run) if "loss" in line]
     steps = [line["step"] for line in log]
     curves = {"all t": (steps, [line["loss"] for line in log])}
@@ -71,7 +82,7 @@ def write_report(
         title,
         f"A run of unnoise {__version__}, in {run}.",
         html.facts(facts),
-        html.section("Drawn by the model", *(html.picture(png, caption) for png, caption in grids)),
+        html.section(heading, *(html.picture(png, caption) for png, caption in grids)),
         *sections,
         html.section(
             "Loss",
