@@ -1,5 +1,7 @@
 """The U-Net as an upsampler: a low-resolution picture is resampled and appended."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -33,3 +35,27 @@ def test_pixel_centres_by_hand() -> None:
 def test_a_network_without_room_for_it_refuses() -> None:
     with pytest.raises(ValueError, match="4 channels .concatenated ones included.*in_channels=5"):
         randomised(SETTINGS)(torch.zeros(1, 2, 8, 8), torch.zeros(1), Cond(concat=torch.zeros(1, 2, 4, 4)))
+
+
+TOLD = replace(SETTINGS, concat_level=True)
+
+
+def test_the_level_of_the_noise_is_told_and_costs_nothing_elsewhere() -> None:
+    network = randomised(TOLD)
+    x, low, t = torch.randn(2, 2, 16, 16), torch.randn(2, 3, 8, 8), torch.tensor([1.0, 500.0])
+    with torch.no_grad():
+        answers = [
+            network(x, t, Cond(concat=low, level=torch.full((2,), level))) for level in (0.0, 0.01, 0.9)
+        ]
+    assert (answers[0] - answers[1]).abs().max() > 1e-3
+    assert (answers[0] - answers[2]).abs().mean() > 0.05
+    extra = set(network.state_dict()) - set(randomised(SETTINGS).state_dict())
+    assert extra == {f"level_embed.{n}.{kind}" for n in (0, 2) for kind in ("weight", "bias")}
+
+
+def test_a_level_goes_with_a_network_that_is_told_one() -> None:
+    x, low, t = torch.zeros(1, 2, 8, 8), torch.zeros(1, 3, 4, 4), torch.zeros(1)
+    with pytest.raises(ValueError, match="give cond.level"):
+        randomised(TOLD)(x, t, Cond(concat=low))
+    with pytest.raises(ValueError, match="leave cond.level out"):
+        randomised(SETTINGS)(x, t, Cond(concat=low, level=torch.zeros(1)))

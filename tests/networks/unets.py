@@ -16,6 +16,7 @@ class Cond:
 
     label: Tensor | None = None
     concat: Tensor | None = None
+    level: Tensor | None = None
 
 
 def settings_of(args: dict[str, Any], *, super_res: bool = False) -> UNetSettings:

@@ -19,6 +19,8 @@ class Condition:
     """(B, L) bool, True where a token counts."""
     concat: Tensor | None = None
     """(B, C', H', W'), laid beside x on the channels by the network, which may resample it to x's size."""
+    level: Tensor | None = None
+    """(B,) float32 in [0, 1]: sigma of the noise laid over `concat` (diffusion/low_res.py)."""
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Condition":
         """The condition with `change` applied to every field that is set."""

@@ -14,7 +14,9 @@ StepNoise = Callable[[Tensor], Tensor]
 
 
 class Noise(Protocol):
-    """Unit noise of a run. x_T is step -1; draw 0: the sampler's, 1: the constraint's, 2: a jump's."""
+    """Unit noise of a run. x_T is step -1; draw 0: the sampler's, 1: the constraint's, 2: a jump's, 3: that
+    of the small picture of an upsampler, in step -1.
+    """
 
     def __call__(self, like: Tensor, *, step: int, draw: int) -> Tensor:
         """Noise shaped, placed and typed as `like`."""
@@ -53,6 +55,8 @@ class SeededNoise:
 
     seed: int
     image_ids: Sequence[int]
+    purpose: str = "noise"
+    """Models that draw one after the other from one seed must not meet the same numbers."""
 
     def __call__(self, like: Tensor, *, step: int, draw: int) -> Tensor:
         """Unit noise like `like`, whose rows are the pictures `image_ids`."""
@@ -60,7 +64,7 @@ class SeededNoise:
             raise ValueError(f"{len(self.image_ids)} image ids for {len(like)} pictures; give one each")
         drawn = torch.empty(like.shape, dtype=torch.float32)
         for row, image in zip(drawn, self.image_ids, strict=True):
-            row.normal_(generator=seeded_generator(self.seed, "noise", image, step, draw))
+            row.normal_(generator=seeded_generator(self.seed, self.purpose, image, step, draw))
         return drawn.to(like.device, like.dtype)
 
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unnoise.networks.settings import NetworkSettings
+from unnoise.networks.settings import NetworkSettings, UNetSettings
 
 
 def joined(settings: NetworkSettings, x: Tensor, concat: Tensor | None) -> Tensor:
@@ -33,4 +33,14 @@ def check_label(settings: NetworkSettings, label: Tensor | None) -> None:
             "this network has no classes; leave cond.label out, or build it with classes=..."
             if settings.classes is None
             else f"this network is told a class; give cond.label, (B,) of 0..{settings.classes - 1}"
+        )
+
+
+def check_level(settings: UNetSettings, level: Tensor | None) -> None:
+    """Refuse a noise level that a network is not told, and the lack of one that it is."""
+    if (level is None) == settings.concat_level:
+        raise ValueError(
+            "this network is told how noisy cond.concat is; give cond.level, (B,) in [0, 1]"
+            if level is None
+            else "this network is not told a noise level; leave cond.level out, or build it with one"
         )

@@ -42,6 +42,8 @@ class UNetSettings:
     dropout: float = 0.0
     classes: int | None = None
     """Rows of the class embedding, the null class included; None without classes (or data not yet known)."""
+    concat_level: bool = False
+    """Told how noisy the concatenated picture is, by an embedding like that of t. Not ADM's."""
     checkpoint: bool = False
     """Recompute activations in the backward pass to save memory."""
 

@@ -1,7 +1,8 @@
 """The ADM U-Net with every axis of its ablation (Dhariwal & Nichol 2021, arXiv 2105.05233, section 3).
 
 Parameter names and shapes are those of the published files, so loading them is strict and needs no mapping.
-One thing follows another source: `rescale_residual` scales attention sums too (Song et al. 2021).
+Two things follow other sources: `rescale_residual` scales attention sums too (Song et al. 2021), and
+`concat_level` adds an embedding of the noise of an upsampler's condition (Ho et al. 2021, arXiv 2106.15282).
 """
 
 from typing import Any
@@ -13,10 +14,13 @@ from torch.utils.checkpoint import checkpoint
 
 from unnoise.networks.attention import SelfAttention
 from unnoise.networks.embeddings import timestep_embedding
-from unnoise.networks.inputs import check_label, joined
+from unnoise.networks.inputs import check_label, check_level, joined
 from unnoise.networks.layers import Conv2d, Linear, residual, zeroed
 from unnoise.networks.norm import GroupNorm, best_layout, norm_silu
 from unnoise.networks.settings import UNetSettings
+
+LEVELS = 1000
+"""A level of 1 is embedded as the time 1000 would be."""
 
 
 class Downsample(nn.Module):
@@ -88,7 +92,8 @@ class UNet(nn.Module):
     """eps (and variance) = UNet(x, t, cond).
 
     Reads `cond.label` (B,) int64 when built with classes; appends `cond.concat` (B, C', H', W') to x if
-    given, resampled to the size of x: the low-resolution picture of an upsampler.
+    given, resampled to the size of x: the low-resolution picture of an upsampler. Reads `cond.level` (B,)
+    when built with `concat_level`.
     """
 
     def __init__(self, settings: UNetSettings) -> None:
@@ -103,6 +108,8 @@ class UNet(nn.Module):
         self.time_embed = nn.Sequential(Linear(settings.width, emb), nn.SiLU(), Linear(emb, emb))
         if settings.classes is not None:
             self.label_emb = nn.Embedding(settings.classes, emb)
+        if settings.concat_level:
+            self.level_embed = nn.Sequential(Linear(settings.width, emb), nn.SiLU(), Linear(emb, emb))
         self.input_blocks, kept = encoder_blocks(settings)
         self.middle_block = middle_layers(settings, kept[-1])
         self.output_blocks = _decoder(settings, kept)
@@ -117,7 +124,7 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
         """x: (B, C, H, W), t: (B,) as the schedule tells it -> (B, out_channels, H, W) of the type of x."""
         dtype = x.dtype
-        emb = self.embed(t, None if cond is None else cond.label)
+        emb = self.embed(t, *(None, None) if cond is None else (cond.label, cond.level))
         h = joined(self.settings, x, None if cond is None else cond.concat).to(self.compute_dtype or dtype)
         if self.settings.patch > 1:
             h = F.pixel_unshuffle(h, self.settings.patch)
@@ -133,11 +140,18 @@ class UNet(nn.Module):
         h = conv(norm_silu(norm, h.to(dtype)))
         return F.pixel_shuffle(h, self.settings.patch) if self.settings.patch > 1 else h
 
-    def embed(self, t: Tensor, label: Tensor | None) -> Tensor:
-        """What every block is told of time and class: (B, 4 width) float32, whatever the activations are."""
+    def embed(self, t: Tensor, label: Tensor | None, level: Tensor | None) -> Tensor:
+        """What every block is told of time, class and level: (B, 4 width) float32, whatever the activations
+        are.
+        """
         check_label(self.settings, label)
+        check_level(self.settings, level)
         emb = self.time_embed(timestep_embedding(t, self.settings.width))
-        return emb if label is None else emb + self.label_emb(label)
+        if label is not None:
+            emb = emb + self.label_emb(label)
+        if level is not None:
+            emb = emb + self.level_embed(timestep_embedding(LEVELS * level, self.settings.width))
+        return emb
 
 
 def apply_block(block: nn.Module, h: Tensor, emb: Tensor, recompute: bool) -> Tensor:
