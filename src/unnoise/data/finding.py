@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from unnoise.config.schema import DataConfig
-from unnoise.data import idx
+from unnoise.data import idx, sampled
 from unnoise.data.archive import open_zip
 from unnoise.data.build import Progress
 from unnoise.data.builtin import BUILTINS
@@ -45,6 +45,10 @@ def find_source(config: DataConfig, on_progress: Progress | None = None) -> Sour
         images = idx.find(path, part or "train")
         if images is not None:
             return _own_labels(idx.open_idx(images), config)
+        pictures = sampled.numbered(path)
+        if pictures and part is None:
+            own = sampled.open_sampled(path, pictures, labelled=config.labels != "none")
+            return _own_labels(own, config)
         if part is not None:
             raise ValueError(f"{path} holds no idx files of the split {part!r}; name it without :{part}")
         return open_folder(path, config.labels)
