@@ -28,7 +28,10 @@ def tiny_model(
         predicts=predicts,
     )
     info = ModelInfo(classes=tuple(classes), null_label=len(classes) if classes and null else None)
-    model = build_model(config, info)
+    return _filled(build_model(config, info), seed)
+
+
+def _filled(model: Model, seed: int) -> Model:
     shapes = {key: list(value.shape) for key, value in model.network.state_dict().items()}
     state = recipe_state_dict(shapes, seed, ["label_emb.weight"])
     state["out.2.weight"] *= 0.3  # pictures in the middle of the range, where every rounding error shows
@@ -51,6 +54,16 @@ def tiny_classifier(
     model.network.load_state_dict(recipe_state_dict(shapes, seed))
     model.network.eval().requires_grad_(False)
     return model
+
+
+def tiny_upsampler(
+    *, classes=NAMES, null=True, channels=1, size=8, low_res=4, noise=0.0, seed=1, steps=100
+) -> Model:
+    """The same kind of network, told a small picture; with `noise`, how noisy that is too."""
+    base = tiny_model(classes=classes, null=null, channels=channels, size=size, steps=steps)
+    network = replace(base.config.network, in_channels=2 * channels, concat_level=noise > 0)
+    config = replace(base.config, network=network, low_res=low_res, low_res_noise=noise)
+    return _filled(build_model(config, base.info), seed)
 
 
 def with_info(model: Model, **changes) -> Model:

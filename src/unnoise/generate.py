@@ -15,6 +15,7 @@ from unnoise.config.load import from_dict, nearest, to_dict
 from unnoise.config.schema import GenerateRequest
 from unnoise.diffusion.condition import Condition, null
 from unnoise.diffusion.guidance import Guide, classifier_free, two_models
+from unnoise.diffusion.low_res import with_low_res
 from unnoise.diffusion.noise import Noise, SeededNoise
 from unnoise.diffusion.prediction import Denoise, Prediction
 from unnoise.diffusion.samplers import SAMPLERS
@@ -24,6 +25,7 @@ from unnoise.diffusion.transforms import clip_x0, dynamic_threshold
 from unnoise.diffusion.walk import Sampler, run
 from unnoise.distributed import choose_device
 from unnoise.images import ImageBatch, to_pixels
+from unnoise.low_res import LowRes, SmallPictures, find_low_res, hold_low_res, labels_shown
 from unnoise.model import Model
 from unnoise.networks.precision import compute_dtype
 from unnoise.steering import Steering, guide, load_steering, strength
@@ -63,6 +65,8 @@ class Plan:
     """Classes that the pictures take in turn; empty where nothing knows classes."""
     classes: tuple[str, ...]
     """Names of all classes, their numbers where they have none; empty without classes."""
+    low_res: LowRes | None
+    """The small pictures that an upsampler enlarges."""
     denoise: Denoise
     guide: Guide | None
     """A classifier's gradient."""
@@ -89,6 +93,11 @@ class Plan:
         return self.model.device
 
     @property
+    def purpose(self) -> str:
+        """Of the noise: that of an upsampler is another than that of the model before it, at one seed."""
+        return "noise" if self.low_res is None else f"noise at {self.model.config.image_size}"
+
+    @property
     def ids(self) -> range:
         """The pictures asked for."""
         return range(self.request.first, self.request.first + self.request.n)
@@ -98,32 +107,41 @@ class Plan:
         return self.labels[k % len(self.labels)] if self.labels else None
 
     def name(self, k: int) -> str:
-        """The class name of picture k; "" without classes."""
+        """The class name of picture k; "" without a class."""
         label = self.label(k)
-        return "" if label is None else self.classes[label]
+        return "" if label is None or label >= len(self.classes) else self.classes[label]
+
+    @property
+    def turn(self) -> list[str]:
+        """Names of the classes that pictures take in turn; empty where small pictures bring their own."""
+        if self.low_res is not None and not self.request.labels:
+            return []
+        return [self.name(k) for k in range(len(self.labels))]
 
 
-def plan(model: Model, request: GenerateRequest) -> Plan:
-    """Check a request against a model. ValueError says what does not fit and what would."""
+def plan(model: Model, request: GenerateRequest, *, low_res: LowRes | None = None) -> Plan:
+    """Check a request against a model. ValueError says what does not fit and what would.
+
+    `low_res` gives an upsampler small pictures other than those that the request names.
+    """
     request = from_dict(GenerateRequest, to_dict(request))
     _check_numbers(request)
     config = model.config
-    if config.low_res:
-        raise ValueError(
-            f"this model is an upsampler: it enlarges pictures of {config.low_res}x{config.low_res} and "
-            "draws none alone; name a model that does"
-        )
+    low_res = find_low_res(config, request, low_res)
     dtype = compute_dtype(request.precision, model.device)
     sampler, schedule = _sampler(request), grid(request.steps, model.schedule)
     steering = load_steering(model, request, dtype)
     classes = _classes(model, steering)
+    nobody = None if steering.classifier else model.null_label
+    own = low_res is None or request.labels
     return Plan(
         request=request,
         model=model,
         sampler=sampler,
         schedule=schedule,
-        labels=_labels(classes, request.labels),
+        labels=_labels(classes, request.labels) if own else labels_shown(low_res, classes, nobody),
         classes=classes,
+        low_res=low_res,
         denoise=_denoise(model, request, dtype, steering),
         guide=guide(request, steering),
         files=steering.files,
@@ -151,10 +169,23 @@ def generate(
 
 
 def sample(model: Model, *, on_step: OnStep | None = None, **options: Any) -> ImageBatch:
-    """All pictures of a request at once; `options` are the fields of GenerateRequest, labels one or many."""
+    """All pictures of a request at once; `options` are the fields of GenerateRequest, labels one or many.
+
+    An upsampler's `low_res` may also be pictures: an ImageBatch, or uint8 (N, H, W, C). It enlarges each once
+    when `n` is left out.
+    """
     labels = options.get("labels", ())
     options["labels"] = [labels] if isinstance(labels, str | int) else list(labels)
-    batches = list(generate(model, from_dict(GenerateRequest, options), on_step=on_step))
+    low_res = None
+    if not isinstance(options.get("low_res", ""), str):
+        low_res = hold_low_res(model.config, options.pop("low_res"))
+    request = from_dict(GenerateRequest, options)
+    if request.device != "auto":
+        model.to(choose_device(request.device))
+    ready = plan(model, request, low_res=low_res)
+    if "n" not in options:
+        ready = every_small_picture(ready)
+    batches = list(draw(ready, ready.ids, on_step))
     labelled = [b.labels for b in batches if b.labels is not None]
     return ImageBatch(
         torch.cat([b.pixels for b in batches]),
@@ -162,6 +193,14 @@ def sample(model: Model, *, on_step: OnStep | None = None, **options: Any) -> Im
         sum((b.ids for b in batches), ()),
         sum((b.names for b in batches), ()),
     )
+
+
+def every_small_picture(ready: Plan) -> Plan:
+    """The plan to enlarge each small picture that there is once, from the first one asked for."""
+    low_res, first = ready.low_res, ready.request.first
+    if not isinstance(low_res, SmallPictures) or first >= low_res.count:
+        return ready
+    return replace(ready, request=replace(ready.request, n=low_res.count - first))
 
 
 def _in_dtype(model: Model, dtype: torch.dtype) -> Denoise:
@@ -215,9 +254,8 @@ def _samplers_with(option: str) -> list[str]:
 
 def _classes(model: Model, steering: Steering) -> tuple[str, ...]:
     """Names of the classes that can be asked for, numbers where they have none; empty without classes."""
-    rows = model.config.network.classes
-    if rows is not None:
-        return model.classes or tuple(map(str, range(rows - (model.null_label is not None))))
+    if model.config.network.classes is not None:
+        return model.class_names
     classifier = steering.classifier
     if classifier is None:
         return ()
@@ -292,22 +330,22 @@ def draw(ready: Plan, ids: Sequence[int], on_step: OnStep | None = None) -> Iter
         pixels = _draw(ready, drawn, on_step)
         kept = [drawn.index(k) for k in wanted]
         labels = [ready.label(k) for k in wanted] if ready.labels else None
+        names = tuple(ready.name(k) for k in wanted)
         yield ImageBatch(
             pixels[kept],
             None if labels is None else torch.tensor(labels),
             tuple(wanted),
-            tuple(ready.name(k) for k in wanted) if ready.labels else (),
+            names if any(names) else (),
         )
 
 
 def _draw(ready: Plan, ids: list[int], on_step: OnStep | None) -> Tensor:
     """The pictures `ids` side by side through all steps; uint8 (B, H, W, C) on the CPU."""
     like = torch.empty(len(ids), *ready.shape, device=ready.device)
-    label = torch.tensor([ready.label(k) for k in ids], device=ready.device) if ready.labels else None
-    noise = SeededNoise(ready.request.seed, ids)
+    noise = SeededNoise(ready.request.seed, ids, ready.purpose)
     x = walk(
         ready, noise(like, step=-1, draw=0), ready.schedule.path(like),
-        ids=ids, cond=Condition(label=label), noise=noise, on_step=on_step,
+        ids=ids, cond=_condition(ready, ids, noise), noise=noise, on_step=on_step,
     )  # fmt: skip
     return to_pixels(x).cpu()
 
@@ -340,6 +378,20 @@ def walk(
         names = ", ".join(str(k) for k, bad in zip(ids, broken, strict=True) if bad)
         raise FloatingPointError(f"not a number in picture {names}; try precision float32, or less guidance")
     return x
+
+
+def _condition(ready: Plan, ids: list[int], noise: Noise) -> Condition:
+    """What the network is told about the pictures `ids`."""
+    device = ready.device
+    label = torch.tensor([ready.label(k) for k in ids], device=device) if ready.labels else None
+    cond = Condition(label=label)
+    if ready.low_res is None:
+        return cond
+    low = ready.low_res.take(ids).to(device)
+    if not ready.model.config.low_res_noise:
+        return with_low_res(cond, low)
+    level = torch.full((len(ids),), ready.request.low_res_noise, device=device)
+    return with_low_res(cond, low, level=level, z=noise(low, step=-1, draw=3))
 
 
 @contextlib.contextmanager

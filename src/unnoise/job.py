@@ -84,7 +84,7 @@ def _to_draw(plan: Plan, store: "NpzFile | PngFolder", film: "Film | None") -> l
 
 def columns(plan: Plan) -> int:
     """Columns of the grid: one a class where they fit, else a square of at most ROWS * ROWS."""
-    classes = len(plan.labels)
+    classes = len(plan.turn)
     return classes if 2 <= classes <= 12 else min(ROWS, math.ceil(math.sqrt(plan.request.n)))
 
 
@@ -95,15 +95,14 @@ def shown(plan: Plan) -> int:
 
 def sheet(plan: Plan, pixels: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
     """The first pictures of a plan as one, with class names; uint8 (height, width, 3)."""
-    names = [plan.name(k) for k in plan.ids[: len(pixels)]] if plan.labels else None
-    return grid(np.asarray(pixels), columns(plan), names)
+    names = [plan.name(k) for k in plan.ids[: len(pixels)]]
+    return grid(np.asarray(pixels), columns(plan), names if any(names) else None)
 
 
 def save_grid(plan: Plan, store: "NpzFile | PngFolder", path: Path, about: Mapping[str, str]) -> None:
     """Write the grid of the first pictures with the request that draws them."""
     count = shown(plan)
-    labels = [plan.name(k) for k in range(len(plan.labels))]
-    request = to_dict(plan.request) | {"n": count, "labels": labels, "precision": plan.precision}
+    request = to_dict(plan.request) | {"n": count, "labels": plan.turn, "precision": plan.precision}
     save_png(path, sheet(plan, store.read(count)), request, about=about)
 
 

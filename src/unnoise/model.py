@@ -63,6 +63,12 @@ class Model:
         return self.info.classes
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """What can be asked for: the names, or the numbers of classes that have none."""
+        rows = self.config.network.classes or 0
+        return self.classes or tuple(map(str, range(rows - (self.null_label is not None))))
+
+    @property
     def null_label(self) -> int | None:
         """Index of the null class, None for a model without one."""
         return self.info.null_label

@@ -88,9 +88,11 @@ def check_weaker(model: Model, weaker: Model, name: str) -> None:
     """Refuse a weaker model that draws other pictures, learned other noise or other classes."""
     _same(name, "weaker model", "a side of", weaker.config.image_size, model.config.image_size, "pixels")
     _same(name, "weaker model", "", weaker.config.channels, model.config.channels, "channels")
-    if weaker.config.low_res != model.config.low_res:
+    kinds = [(m.config.low_res, m.config.low_res_noise > 0) for m in (weaker, model)]
+    if kinds[0] != kinds[1]:
         raise ValueError(
-            f"{name}: an upsampler and a model that is none cannot guide each other; name another"
+            f"{name}: only an upsampler guides an upsampler, from the same size, and both trained with noise "
+            "on the small pictures or both without; name such a one"
         )
     _same_noise(name, "weaker model", model, weaker)
     rows = weaker.config.network.classes

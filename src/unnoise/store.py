@@ -17,24 +17,26 @@ import numpy as np
 from PIL import Image
 
 from unnoise.config.load import to_dict
+from unnoise.config.schema import GenerateRequest
 from unnoise.generate import ImageBatch, Plan
 from unnoise.images import is_whole_png, save_png, written_aside
 
 RECORD = "request.json"
 SHARDS = ".shards"
-SHAPES_NOTHING = ("n", "first", "batch_size", "device")
-"""Fields of a request that change no picture."""
+SHAPES_NOTHING = ("n", "first", "batch_size", "device", "low_res")
+"""Fields of a request that change no picture. (Of `low_res` it is the content that does.)"""
 
 
 def identity(plan: Plan, weights: str) -> dict[str, Any]:
     """What decides every picture of a plan, as plain data; `weights` is the SHA-256 of the model file."""
     request = {key: value for key, value in to_dict(plan.request).items() if key not in SHAPES_NOTHING}
-    request["labels"] = [plan.name(k) for k in range(len(plan.labels))]
+    request["labels"] = plan.turn
     request["precision"] = plan.precision
     request |= plan.files  # what is in a classifier's file counts, not where it lies
     if plan.request.exact:
         request["device"] = plan.device.type
-    return request | {"model_sha256": weights}
+    request["model_sha256"] = weights
+    return request if plan.low_res is None else plan.low_res.identity(request)
 
 
 def claim(out: Path, identity: Mapping[str, Any], planned: Sequence[Path]) -> None:
@@ -73,11 +75,24 @@ def _read(record: Path) -> dict[str, Any]:
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Entries that differ; one that an older version did not know yet counts as its default."""
+    defaults = {key: value for key, value in to_dict(GenerateRequest()).items() if key in new}
+    before, after = _leaves(defaults | dict(old)), _leaves(new)
     return [
-        f"{key}: {_short(old.get(key))} there, {_short(new.get(key))} now"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
+        f"{key}: {_short(before.get(key))} there, {_short(after.get(key))} now"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
     ]
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Entries of mappings inside by dotted names, those of the upsamplers of a cascade by their numbers."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
+            value = {str(number): each for number, each in enumerate(value, 1)}
+        flat |= _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
 
 
 def _short(value: Any) -> str:
@@ -87,9 +102,10 @@ def _short(value: Any) -> str:
 
 def request_of(plan: Plan, k: int) -> dict[str, Any]:
     """The request that draws picture k and no other, as plain data."""
-    labels = [plan.name(k)] if plan.labels else []
+    labels = [plan.name(k)] if plan.name(k) else []
     request = to_dict(plan.request) | {"n": 1, "first": k, "labels": labels, "precision": plan.precision}
-    return {key: value for key, value in request.items() if key not in ("batch_size", "device")}
+    request = {key: value for key, value in request.items() if key not in ("batch_size", "device")}
+    return request if plan.low_res is None else plan.low_res.request(request, k)
 
 
 class PngFolder:

@@ -38,6 +38,7 @@ class TrainProgress:
         self.broken = 0
         """Pictures that were left out because they could not be read."""
         self._draws = True
+        self._given = "-n 64"
 
     def __enter__(self) -> "TrainProgress":
         self._bar.start()
@@ -71,6 +72,7 @@ class TrainProgress:
                 )
             case events.Started():
                 self._draws = event.config.kind == "diffusion"
+                self._given = "--low-res SMALL_PICTURES" if event.config.model.low_res else "-n 64"
                 verb = f"continuing at step {event.step}" if event.step else "starting"
                 processes = f", {event.processes} processes" if event.processes > 1 else ""
                 size = f"{event.parameters / 1e6:.2f} million parameters"
@@ -102,7 +104,9 @@ class TrainProgress:
         if result.stopped is None and result.model_path:
             self.say(f"done: {result.steps} steps in {duration(result.seconds)}; model: {result.model_path}")
             if self._draws:
-                self.say(f"draw with it: unnoise sample {self._out} -n 64 --out {self._out / 'drawn'}")
+                self.say(
+                    f"draw with it: unnoise sample {self._out} {self._given} --out {self._out / 'drawn'}"
+                )
         if self.broken:
             pictures = "1 broken picture was" if self.broken == 1 else f"{self.broken} broken pictures were"
             self.say(f"{pictures} left out, named above; the exit status is 1 for that")

@@ -30,7 +30,9 @@ def sample(
         Path, typer.Argument(metavar="MODEL", help="A model file, a run directory or a published .pt file.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the pictures; the same command continues there.")],
-    n: Annotated[int, typer.Option("-n", help="How many pictures.")] = _DEFAULT.n,
+    n: Annotated[
+        int | None, typer.Option("-n", help="How many pictures; default 16, or every small one.")
+    ] = None,
     label: Annotated[
         list[str] | None,
         typer.Option(help="Class name or index; repeat for several in turn. Default: all in turn."),
@@ -62,6 +64,13 @@ def sample(
     clip: Annotated[
         str, typer.Option(help="Of the predicted picture: auto, none, static or dynamic.")
     ] = _DEFAULT.clip,
+    low_res: Annotated[
+        str, typer.Option(help="For an upsampler: a folder, zip, npz or data set of small pictures.")
+    ] = _DEFAULT.low_res,
+    shrink: Annotated[bool, typer.Option("--shrink", help="Those are large: shrink them first.")] = False,
+    low_res_noise: Annotated[
+        float, typer.Option(help="Sigma of noise on the small pictures, up to that of the training.")
+    ] = _DEFAULT.low_res_noise,
     seed: Annotated[int, typer.Option(help="Picture k depends on seed and k alone.")] = _DEFAULT.seed,
     first: Annotated[int, typer.Option(metavar="K", help="Index of the first picture.")] = _DEFAULT.first,
     npz: Annotated[bool, typer.Option("--npz", help="One npz file in ADM's layout instead of PNGs.")] = False,
@@ -79,10 +88,11 @@ def sample(
 ) -> None:
     """Draw pictures with a trained model. The same command continues an interrupted job."""
     values = {
-        "n": n, "labels": label or [], "sampler": sampler, "steps": steps, "eta": eta,
+        "n": _DEFAULT.n if n is None else n, "labels": label or [],
+        "sampler": sampler, "steps": steps, "eta": eta,
         "solver_order": solver_order, "clip": clip,
         "seed": seed, "first": first, "batch_size": batch_size, "exact": exact,
-        "precision": precision,
+        "precision": precision, "low_res": low_res, "shrink": shrink, "low_res_noise": low_res_noise,
         **steering.guidance_values(
             guidance=guidance, scale=scale, classifier=classifier, guide_at=guide_at, weaker=weaker,
             weaker_scale=weaker_scale, guidance_interval=guidance_interval,
@@ -95,7 +105,7 @@ def sample(
         from unnoise import __version__, distributed
         from unnoise.cli.choose import settled
         from unnoise.config.load import from_dict
-        from unnoise.generate import plan
+        from unnoise.generate import every_small_picture, plan
         from unnoise.job import Job, run_job
         from unnoise.model import find_model, load_model
 
@@ -104,30 +114,39 @@ def sample(
         preset = settled(file, preset)
         with distributed.processes(device) as chosen:
             ready = plan(load_model(file, chosen, preset=preset), request)
+            if n is None:
+                ready = every_small_picture(ready)
             with open(file, "rb") as content:
                 weights = hashlib.file_digest(content, "sha256").hexdigest()
             about = {"Software": f"unnoise {__version__}", "model-sha256": weights}
-            with Meter(n, show=distributed.is_main()) as meter:
+            with Meter(ready.request.n, show=distributed.is_main()) as meter:
                 identity = f"{weights} {preset}".strip()
                 job = Job(
                     out=out, weights=identity, npz=npz, grid=grid, frames=frames, about=about,
                     on_begin=meter.begin, on_step=meter.step, on_batch=meter.batch,
                 )  # fmt: skip
-                try:
+                with explained(meter, out):
                     written = run_job(ready, job)
-                except Stopped:
-                    _say(f"stopped; {meter.done} pictures were drawn now, the same command continues")
-                    raise
-                except FloatingPointError as error:
-                    _say(str(error))
-                    raise typer.Exit(1) from None
-                except OSError as error:
-                    hint = f"{error.strerror or error}; the same command continues when that is put right"
-                    raise OSError(error.errno, hint, error.filename or str(out)) from None
             if distributed.is_main():
                 typer.echo(f"{meter.summary()}: {written}")
                 if grid:
                     typer.echo(f"grid: {out / 'grid.png'}")
+
+
+@contextlib.contextmanager
+def explained(meter: "Meter", out: Path) -> Iterator[None]:
+    """What stops a job while it draws is said in one line, with the way to go on."""
+    try:
+        yield
+    except Stopped:
+        _say(f"stopped; {meter.done} pictures were drawn now, the same command continues")
+        raise
+    except FloatingPointError as error:
+        _say(str(error))
+        raise typer.Exit(1) from None
+    except OSError as error:
+        hint = f"{error.strerror or error}; the same command continues when that is put right"
+        raise OSError(error.errno, hint, error.filename or str(out)) from None
 
 
 class Stopped(BaseException):

@@ -1,5 +1,6 @@
 """Completes a run's settings with what only the data can say: size, channels, classes."""
 
+import math
 from dataclasses import replace
 from typing import TypeVar
 
@@ -11,6 +12,7 @@ from unnoise.config.schema import (
     NoisyClassifierConfig,
     TrainConfig,
 )
+from unnoise.networks.settings import UNetSettings
 
 T = TypeVar("T", int, int | None)
 KINDS = {
@@ -33,6 +35,7 @@ def data_config(config: TrainConfig) -> DataConfig:
         if data.size:
             network.check_side(data.size)
         return data
+    _check_low_res(model)
     data = _sized(data, "model", model.image_size, model.channels)
     if data.size:
         model.network.check_side(data.size)
@@ -56,6 +59,7 @@ def resolve(config: TrainConfig, *, size: int, channels: int, classes: int) -> T
     if config.kind == "noisy_classifier":
         return _resolve_noisy_classifier(config, size=size, channels=channels, classes=classes)
     model = config.model
+    _check_low_res(model)
     image_size = _agree("model.image_size", model.image_size, size)
     image_channels = _agree("model.channels", model.channels, channels)
     label_dropout = config.label_dropout if classes else 0.0
@@ -68,7 +72,10 @@ def resolve(config: TrainConfig, *, size: int, channels: int, classes: int) -> T
         out_channels=_agree("model.network.out_channels", model.network.out_channels, outputs),
         classes=_agree("model.network.classes", model.network.classes, rows),
     )
+    if isinstance(network, UNetSettings):
+        network = replace(network, concat_level=model.low_res_noise > 0)
     resolved = replace(model, image_size=image_size, channels=image_channels, network=network)
+    _check_low_res(resolved)
     return replace(
         config,
         model=resolved,
@@ -154,12 +161,43 @@ def null_label(config: TrainConfig) -> int | None:
 
 def check_model(model: ModelConfig) -> None:
     """Refuse settings that contradict one another before anything is built."""
+    _check_low_res(model)
     learned = model.variance in ("learned", "learned_range")
     network = model.network
     if model.channels and network.out_channels and network.out_channels != model.channels * (1 + learned):
         raise ValueError(
             f"model.network.out_channels={network.out_channels} does not fit {model.channels} channels with "
             f"{model.variance} variance; leave it out or use {model.channels * (1 + learned)}"
+        )
+
+
+def _check_low_res(model: ModelConfig) -> None:
+    """Refuse an upsampler that enlarges nothing, and noise where there is no small picture."""
+    if model.low_res is None:
+        if model.low_res_noise:
+            raise ValueError(
+                f"model.low_res_noise={model.low_res_noise:g} is for upsamplers; leave it out, or set "
+                "model.low_res, the side of the small pictures"
+            )
+    elif not 0 < model.low_res < (model.image_size or math.inf):
+        raise ValueError(
+            f"model.low_res={model.low_res} is not below model.image_size={model.image_size}; use 1.."
+            f"{(model.image_size or 2) - 1}, or leave it out for a model that is no upsampler"
+        )
+    if not 0 <= model.low_res_noise < 1:
+        raise ValueError(f"model.low_res_noise={model.low_res_noise:g} is not possible; use 0 or less than 1")
+    network = model.network
+    if not isinstance(network, UNetSettings):
+        if not model.low_res_noise:
+            return
+        raise ValueError(
+            f"model.low_res_noise={model.low_res_noise:g}, but a network of kind {network.kind} is not "
+            "told of it; use 0, or model.network.kind=adm"
+        )
+    if network.concat_level and not model.low_res_noise:
+        raise ValueError(
+            "model.network.concat_level=True, but there is no noise to be told of: leave it out, it follows "
+            "model.low_res_noise"
         )
 
 

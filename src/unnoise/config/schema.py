@@ -36,6 +36,9 @@ class ModelConfig:
     """Channels of a picture; None takes the data's."""
     low_res: int | None = None
     """Side in pixels of the small picture that an upsampler is given; None for a model without one."""
+    low_res_noise: float = 0.0
+    """Largest sigma of the noise laid over that small picture in training, where each gets its own from 0 up
+    and the network is told it (noise augmentation, arXiv 2106.15282); 0 for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +226,13 @@ class GenerateRequest:
     seed: int = 0
     first: int = 0
     """Index of the first picture."""
+    low_res: str = ""
+    """For an upsampler: a folder, zip, npz or data set of small pictures; picture k enlarges the k-th of
+    them, and they are taken in turn when there are fewer."""
+    shrink: bool = False
+    """The pictures of `low_res` are large: shrink them first, as training did."""
+    low_res_noise: float = 0.0
+    """Sigma of the noise laid over the small pictures, up to that of the upsampler's training."""
     batch_size: int = 64
     exact: bool = False
     """Equal to the bit in any request: every picture in its fixed place of a batch of fixed size, ignoring
@@ -260,6 +270,22 @@ class EditRequest:
     generate: GenerateRequest = field(default_factory=GenerateRequest)
     """How it is drawn. `labels` are the pictures' classes: one for all, or one each; none draws without a
     class. `n` and `first` count the results of a picture of vary; other kinds take no notice of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpsamplerOptions:
+    """How one upsampler of a cascade draws; all else is the cascade's (see GenerateRequest).
+
+    No guidance: ADM guides at the lowest resolution alone.
+    """
+
+    sampler: str = "ddim"
+    steps: str = "50"
+    eta: float = 0.0
+    solver_order: int = 2
+    clip: Literal["auto", "none", "static", "dynamic"] = "auto"
+    clip_percentile: float = 0.995
+    low_res_noise: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

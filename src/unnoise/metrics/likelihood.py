@@ -173,6 +173,11 @@ def likelihood(
 
 def _check(model: Model, dataset: Dataset, request: LikelihoodRequest) -> None:
     size, channels = model.config.image_size, model.config.channels
+    if model.config.low_res:
+        raise ValueError(
+            "this model is an upsampler: its bits depend on the small pictures that it is given, and are not "
+            "measured; name a model that draws alone"
+        )
     if (dataset.size, dataset.channels) != (size, channels):
         raise ValueError(
             f"{dataset.report.source} has {_shape(dataset.size, dataset.channels)} pictures, the model knows "

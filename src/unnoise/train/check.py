@@ -7,11 +7,6 @@ from unnoise.config.schema import ClassifierConfig, TrainConfig
 
 def check(config: TrainConfig, *, processes: int) -> None:
     """Refuse numbers out of range, naming the setting, the rule and the way out."""
-    if config.model.low_res:
-        raise ValueError(
-            "this version trains no upsamplers (model.low_res), it only uses published ones; train another "
-            "preset (see `unnoise presets`)"
-        )
     o, e = config.optimizer, config.ema
     rules = [
         ("steps", config.steps, config.steps >= 1, "use 1 or more"),

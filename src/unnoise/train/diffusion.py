@@ -14,6 +14,7 @@ from unnoise.config.schema import GenerateRequest, ObjectiveConfig, TimestepConf
 from unnoise.data import Dataset
 from unnoise.diffusion.condition import Condition
 from unnoise.diffusion.denoiser import Denoiser
+from unnoise.diffusion.low_res import shrink, with_low_res
 from unnoise.diffusion.noise import seeded_generator
 from unnoise.diffusion.objectives import Hybrid, Objective, Simple, Vlb
 from unnoise.diffusion.timesteps import LossSecondMoment, TimestepSampler, Uniform
@@ -22,6 +23,7 @@ from unnoise.images import grid, save_png, to_images
 from unnoise.model import Model, ModelInfo, build_model, save_model
 from unnoise.train.building import compute_in, data_summary, drawn_weights, network_around
 from unnoise.train.job import Losses
+from unnoise.train.upsampler import draw_augmentation, enlarge_some
 
 QUARTERS = ("q0", "q1", "q2", "q3")
 """Of the noise schedule, the least noisy first."""
@@ -39,14 +41,17 @@ class DiffusionBatch:
     """(B,) float64 in [0, 1) on the CPU: where in the distribution of times."""
     label: Tensor | None = None
     """(B,) int64, some replaced by the null class."""
+    level: Tensor | None = None
+    """(B,) float32: how noisy an upsampler sees the small picture; None where it sees it as it is."""
+    z: Tensor | None = None
+    """That noise, (B, C, low_res, low_res) float32."""
 
     def __len__(self) -> int:
         return len(self.u)
 
     def take(self, rows: slice) -> "DiffusionBatch":
         """Some of the rows."""
-        label = None if self.label is None else self.label[rows]
-        return DiffusionBatch(self.pixels[rows], self.eps[rows], self.u[rows], label)
+        return replace(self._map(lambda value: value[rows]), u=self.u[rows])
 
     def to(self, device: torch.device) -> "DiffusionBatch":
         """On a device; u stays, as times are looked up on the CPU."""
@@ -57,8 +62,10 @@ class DiffusionBatch:
         return self._map(Tensor.pin_memory)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "DiffusionBatch":
-        label = None if self.label is None else change(self.label)
-        return replace(self, pixels=change(self.pixels), eps=change(self.eps), label=label)
+        changed = {
+            name: change(value) for name, value in vars(self).items() if name != "u" and value is not None
+        }
+        return replace(self, **changed)
 
 
 class DiffusionJob:
@@ -90,10 +97,13 @@ class DiffusionJob:
         """The pictures at these positions of the global batch with their noise, times and dropped labels."""
         batch, dropped = noisy_batch(self.config, self.dataset, step, positions)
         null = self.model.null_label
-        if batch.label is None or null is None:
-            return batch
-        label = torch.where(dropped < self.config.label_dropout, null, batch.label)
-        return replace(batch, label=label)
+        if batch.label is not None and null is not None:
+            label = torch.where(dropped < self.config.label_dropout, null, batch.label)
+            batch = replace(batch, label=label)
+        if self.config.model.low_res_noise:
+            level, z = draw_augmentation(self.config, step, positions)
+            batch = replace(batch, level=level, z=z)
+        return batch
 
     def losses(self, network: nn.Module, batch: DiffusionBatch) -> Losses:
         """The objective at times drawn by the timestep sampler."""
@@ -101,6 +111,8 @@ class DiffusionJob:
         i, weight = self.timesteps.sample(batch.u)
         at = self.model.schedule.at(i, x0)
         cond = Condition(label=batch.label)
+        if self.config.model.low_res:
+            cond = with_low_res(cond, shrink(x0, self.config.model.low_res), level=batch.level, z=batch.z)
         terms = self.objective(self._denoiser(network), x0, at, eps=batch.eps, cond=cond)
         loss = terms.pop("loss")
         quarter = quarters(i, self.model.schedule.steps)
@@ -132,13 +144,17 @@ class DiffusionJob:
     @property
     def sampled(self) -> int:
         """Pictures of a grid times its steps."""
-        return self.config.sample_steps * grid_size(self.config, len(self.dataset.classes))
+        classes = 0 if self.config.model.low_res else len(self.dataset.classes)
+        return self.config.sample_steps * grid_size(self.config, classes)
 
     def sample(
         self, path: Path, weights: Mapping[str, Tensor], *, on_step: Callable[[], None]
     ) -> dict[str, float]:
         """Draw a grid: the same pictures every time, so that one sees them grow."""
         model = self._with(weights)
+        if self.config.model.low_res:
+            count = min(grid_size(self.config, 0), len(self.dataset))
+            return enlarge_some(model, self.dataset, self.config, path, count=count, on_step=on_step)
         request = GenerateRequest(
             n=grid_size(self.config, len(self.dataset.classes)),
             steps=str(self.config.sample_steps),
