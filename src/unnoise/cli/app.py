@@ -42,6 +42,7 @@ def _root(
 def _register() -> None:
     from unnoise.cli import (
         ablate,
+        cascade,
         convert,
         demo,
         edit,
@@ -55,7 +56,7 @@ def _register() -> None:
         train,
     )
 
-    drawing = (demo, train, sample, edit)
+    drawing = (demo, train, sample, cascade, edit)
     measuring = (evaluate, sweep, ablate, search_steps, reference, likelihood)
     for module in (*drawing, *measuring, convert, presets):
         module.register(app)
