@@ -1,7 +1,7 @@
 """Every Python example in README.md and docs/ runs, in order within its page.
 
-They run in a folder with model.safetensors and runs/demo-1/model.safetensors (tiny, class-conditional), and
-pictures/ with two classes of small PNGs.
+They run in a folder with model.safetensors and runs/demo-1/model.safetensors (tiny, class-conditional), their
+upsampler in runs/up, and pictures/ with two classes of small PNGs.
 """
 
 import re
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.models import tiny_model
+from tests.models import tiny_model, tiny_upsampler
 from unnoise.model import save_model
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +31,7 @@ def place(tmp_path, monkeypatch):
     model = tiny_model(size=16, channels=1)
     save_model(tmp_path / "model.safetensors", model)
     save_model(tmp_path / "runs" / "demo-1" / "model.safetensors", model)
+    save_model(tmp_path / "runs" / "up" / "model.safetensors", tiny_upsampler(size=32, low_res=16))
     rng = np.random.default_rng(0)
     for name in ("shirts", "shoes"):
         folder = tmp_path / "pictures" / name

@@ -10,6 +10,7 @@ from PIL import Image
 from tests.goldens import Case, assert_close, golden
 from tests.models import tiny_model, tiny_upsampler
 from tests.networks.unets import settings_of
+from tests.weights.test_openai import saved
 from unnoise.config.schema import GenerateRequest, ModelConfig
 from unnoise.diffusion.condition import Condition
 from unnoise.generate import plan, sample
@@ -263,3 +264,14 @@ def test_settings_that_make_no_upsampler():
         values = json.loads(json.dumps({"image_size": 8, "channels": 1} | changes))
         with pytest.raises(ValueError, match=words):
             check_model(ModelConfig(**values))
+
+
+def test_a_published_file_enlarges(tmp_path):
+    """Laid out as OpenAI's: recognised by its shapes, told the small picture, no class but --label's."""
+    saved(tmp_path / "any-name.pt", "adm-up-tiny")
+    model = load_model(tmp_path / "any-name.pt")
+    assert model.info.preset == "adm-up-tiny" and model.config.low_res == 8
+    batch = sample(model, low_res=small(2, 8, channels=3), labels=[7], sampler="ddpm", **FAST)
+    assert batch.pixels.shape == (2, 16, 16, 3) and batch.labels.tolist() == [7, 7]
+    with pytest.raises(ValueError, match="say with --label"):
+        sample(model, low_res=small(2, 8, channels=3), **FAST)

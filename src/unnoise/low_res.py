@@ -117,7 +117,6 @@ def open_low_res(model: ModelConfig, request: GenerateRequest) -> SmallPictures:
             f"{request.low_res} has pictures of {' and '.join(list(report.sizes)[:3])}, this model enlarges "
             f"{side}x{side}; name such ones, or shrink larger ones with --shrink"
         )
-
     if data.channels not in (1, channels):
         raise ValueError(
             f"{request.low_res} has pictures of {data.channels} channels, this model enlarges {channels}; "
@@ -139,7 +138,8 @@ def hold_low_res(model: ModelConfig, pictures: ImageBatch | Pixels) -> SmallPict
         raise _no_upsampler("low_res")
     batch = pictures if isinstance(pictures, ImageBatch) else None
     pixels = torch.as_tensor(pictures if batch is None else batch.pixels)
-    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or tuple(pixels.shape[1:]) != (side, side, channels):
+    fits = pixels.dtype == torch.uint8 and pixels.ndim == 4 and len(pixels) > 0
+    if not fits or tuple(pixels.shape[1:]) != (side, side, channels):
         raise ValueError(
             f"low_res is {_word(pixels.dtype)} {tuple(pixels.shape)}, this model enlarges "
             f"uint8 (N, {side}, {side}, {channels}); give it such pictures"

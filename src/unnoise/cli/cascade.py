@@ -51,6 +51,7 @@ def cascade(
     sampler: Annotated[list[str] | None, typer.Option(help=f"As of `sample`. {_EACH}")] = None,
     steps: Annotated[list[str] | None, typer.Option(help=f"As of `sample`. {_EACH}")] = None,
     eta: Annotated[list[float] | None, typer.Option(help=f"As of `sample`. {_EACH}")] = None,
+    solver_order: Annotated[list[int] | None, typer.Option(help=f"As of `sample`. {_EACH}")] = None,
     clip: Annotated[list[str] | None, typer.Option(help=f"As of `sample`. {_EACH}")] = None,
     low_res_noise: Annotated[
         list[float] | None,
@@ -76,16 +77,11 @@ def cascade(
     The same command continues an interrupted job.
     """
     count = len(models)
-    samplers = _each("sampler", sampler, _DEFAULT.sampler, count)
-    step_lists = _each("steps", steps, _DEFAULT.steps, count)
-    etas = _each("eta", eta, _DEFAULT.eta, count)
-    clips = _each("clip", clip, _DEFAULT.clip, count)
-    noises = _each("low-res-noise", low_res_noise, _ENLARGED.low_res_noise, count - 1)
+    given = {"sampler": sampler, "steps": steps, "eta": eta, "solver_order": solver_order, "clip": clip}
+    each = {name: _each(name, values, getattr(_DEFAULT, name), count) for name, values in given.items()}
+    noises = _each("low_res_noise", low_res_noise, _ENLARGED.low_res_noise, count - 1)
     presets = _each("preset", preset, "", count)
-    stages = [
-        {"sampler": samplers[i], "steps": step_lists[i], "eta": etas[i], "clip": clips[i]}
-        for i in range(count)
-    ]
+    stages = [{name: values[k] for name, values in each.items()} for k in range(count)]
     base = {
         **stages[0], "n": n, "labels": label or [], "seed": seed, "first": first,
         "batch_size": batch_size, "exact": exact, "precision": precision,
@@ -151,8 +147,8 @@ def _each(name: str, given: list[T] | None, default: T, count: int) -> list[T]:
     if len(values) == 1:
         return values * count
     if len(values) != count:
-        what = "upsamplers" if name == "low-res-noise" else "models"
+        what = "upsamplers" if name == "low_res_noise" else "models"
         raise ValueError(
-            f"--{name} is given {len(values)} times for {count} {what}; give it once, or once each"
+            f"--{name.replace('_', '-')} is given {len(values)} times for {count} {what}; once or once each"
         )
     return values
