@@ -12,7 +12,7 @@ NAMES = ("T-shirt/top", "Trouser", "Sandal", "Sneaker", "Ankle boot")
 
 
 def tiny_model(
-    *, classes=NAMES, null=True, channels=1, size=8, width=32, seed=0, steps=100, predicts="x0"
+    *, classes=NAMES, null=True, channels=1, size=8, width=32, seed=0, steps=100, predicts="x0", schedule=None
 ) -> Model:
     """A U-Net of two levels with attention; every weight is random, the output layer's too."""
     rows = len(classes) + null if classes else None
@@ -22,7 +22,7 @@ def tiny_model(
     )  # fmt: skip
     config = ModelConfig(
         network=network,
-        schedule=ScheduleConfig(steps=steps),
+        schedule=schedule or ScheduleConfig(steps=steps),
         image_size=size,
         channels=channels,
         predicts=predicts,
@@ -41,14 +41,14 @@ def _filled(model: Model, seed: int) -> Model:
 
 
 def tiny_classifier(
-    *, classes=NAMES, channels=1, size=8, seed=5, steps=100, count=None, pool="attention"
+    *, classes=NAMES, channels=1, size=8, seed=5, steps=100, count=None, pool="attention", schedule=None
 ) -> NoisyClassifier:
     """A noisy classifier beside `tiny_model`, every weight random; with `count` the classes have no names."""
     network = EncoderUNetSettings(
         image_size=size, in_channels=channels, classes=count or len(classes), pool=pool, width=32, depth=1,
         channel_mult=(1, 2), attention=(2,), head_channels=16,
     )  # fmt: skip
-    config = NoisyClassifierConfig(network=network, schedule=ScheduleConfig(steps=steps))
+    config = NoisyClassifierConfig(network=network, schedule=schedule or ScheduleConfig(steps=steps))
     model = build_noisy_classifier(config, ModelInfo(classes=() if count else tuple(classes)))
     shapes = {key: list(value.shape) for key, value in model.network.state_dict().items()}
     model.network.load_state_dict(recipe_state_dict(shapes, seed))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.models import NAMES, tiny_classifier, tiny_model
-from unnoise.config.schema import GenerateRequest
+from unnoise.config.schema import GenerateRequest, ScheduleConfig
 from unnoise.diffusion.condition import Condition, null
 from unnoise.diffusion.guidance import Strength, classifier_free, classifier_guide, two_models
 from unnoise.diffusion.noise import SeededNoise
@@ -19,6 +19,7 @@ from unnoise.generate import plan, sample
 from unnoise.images import to_pixels
 from unnoise.model import save_model
 from unnoise.noisy_classifier import save_noisy_classifier
+from unnoise.steering import FOLDED_BELOW
 from unnoise.store import identity
 
 DRAWING = [name for name, kind in SAMPLERS.items() if not kind.ascends]
@@ -63,6 +64,25 @@ def test_a_classifier_guides_as_its_algorithm_says(model, files, name):
     drawn = draw(model, sampler=name, classifier=str(files / "classifier.safetensors"), scale=3.0)
     assert torch.equal(drawn.pixels, wanted)
     assert not torch.equal(drawn.pixels, draw(model, sampler=name).pixels)
+
+
+def test_a_score_is_not_shifted_where_nothing_is_left_of_the_picture(files):
+    """By default, on a cosine schedule: an interval says otherwise, and a mean is always shifted."""
+    cosine = ScheduleConfig(name="cosine", steps=100)
+    model = tiny_model(predicts="eps", schedule=cosine)
+    save_noisy_classifier(files / "cosine.safetensors", tiny_classifier(schedule=cosine))
+    options = {"classifier": str(files / "cosine.safetensors"), "scale": 3.0}
+    guide = classifier_guide(tiny_classifier().network, 3.0, strength=Strength(high=FOLDED_BELOW))
+    first = model.schedule.at(99, torch.empty(1))
+    assert (1 / first.alpha_bar - 1).sqrt() > FOLDED_BELOW
+    drawn = draw(model, **options).pixels
+    assert torch.equal(drawn, by_hand(model, Ddim(), clip_x0(model.denoiser), guide))
+    whole = classifier_guide(tiny_classifier().network, 3.0)
+    everywhere = draw(model, guidance_interval=(0.0, 1e9), **options).pixels
+    assert torch.equal(everywhere, by_hand(model, Ddim(), clip_x0(model.denoiser), whole))
+    assert not torch.equal(everywhere, drawn)
+    mean = draw(model, sampler="ddpm", **options).pixels
+    assert torch.equal(mean, by_hand(model, Ddpm(), clip_x0(model.denoiser), whole))
 
 
 def test_the_gradient_may_be_taken_at_the_mean(model, files):

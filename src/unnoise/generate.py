@@ -143,7 +143,7 @@ def plan(model: Model, request: GenerateRequest, *, low_res: LowRes | None = Non
         classes=classes,
         low_res=low_res,
         denoise=_denoise(model, request, dtype, steering),
-        guide=guide(request, steering),
+        guide=guide(request, steering, folded=not sampler.shifts_mean),
         files=steering.files,
         shape=(config.channels, config.image_size, config.image_size),
         dtype=dtype,

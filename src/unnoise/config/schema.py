@@ -216,7 +216,8 @@ class GenerateRequest:
     weaker_scale: float = 2.0
     """Scale of that guidance; 1 is off."""
     guidance_interval: tuple[float, float] | None = None
-    """Noise levels sigma/alpha at which guidance of every kind is on, low < level <= high; None means all."""
+    """Noise levels sigma/alpha at which guidance of every kind is on, low < level <= high. None means all,
+    but for a classifier that shifts the score only those up to 300."""
     guidance_course: Literal["constant", "linear", "cosine"] = "constant"
     """Whether the scales hold at every noise level, or rise to their full size as noise falls."""
     conditional: bool = True
