@@ -38,6 +38,8 @@ class ModelInfo:
     preset: str = ""
     data: dict[str, Any] = field(default_factory=dict)
     """Summary of the training data: source, pictures, classes, fingerprint."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """What was measured of these weights, by name: KID[unnoise-small], ..."""
     licence: str = ""
     version: str = ""
     """Of unnoise."""

@@ -25,6 +25,8 @@ RECORD = "request.json"
 SHARDS = ".shards"
 SHAPES_NOTHING = ("n", "first", "batch_size", "device", "low_res")
 """Fields of a request that change no picture. (Of `low_res` it is the content that does.)"""
+FOLLOWS = ("training_step", "ema_rate")
+"""Of a record: what the model file says of itself, for readers; its hash already tells it from others."""
 
 
 def identity(plan: Plan, weights: str) -> dict[str, Any]:
@@ -36,6 +38,7 @@ def identity(plan: Plan, weights: str) -> dict[str, Any]:
     if plan.request.exact:
         request["device"] = plan.device.type
     request["model_sha256"] = weights
+    request |= {"training_step": plan.model.info.step, "ema_rate": plan.model.info.ema_rate}
     return request if plan.low_res is None else plan.low_res.identity(request)
 
 
@@ -80,7 +83,7 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     before, after = _leaves(defaults | dict(old)), _leaves(new)
     return [
         f"{key}: {_short(before.get(key))} there, {_short(after.get(key))} now"
-        for key in sorted(before.keys() | after.keys())
+        for key in sorted((before.keys() | after.keys()) - set(FOLLOWS))
         if before.get(key) != after.get(key)
     ]
 

@@ -15,10 +15,13 @@ import torch
 import torch._dynamo  # the first optimiser imports it: once here rather than in every fork
 
 from tests.train.tiny import assert_same_run, tiny_config, tiny_run
-from unnoise.train import checkpoint, diffusion, log, start
+from unnoise.train import checkpoint, diffusion, evaluation, log, start
 from unnoise.train.events import StepDone
 
-CONFIG = tiny_config(steps=16, save_every=3, log_every=1, keep_last=2, sample_every=8)
+EVALUATE = {"every": 5, "n": 10, "features": "unnoise-small", "steps": "2", "keep_best": True}
+CONFIG = tiny_config(
+    steps=16, save_every=3, log_every=1, keep_last=2, sample_every=8, evaluate={**EVALUATE, "metric": "FD"}
+)
 
 
 def die(*_: Any, **__: Any) -> None:
@@ -95,8 +98,18 @@ def in_a_grid() -> None:
     diffusion.save_png = lambda path, *_: (path.write_bytes(b"half"), die())
 
 
+def in_an_evaluation() -> None:
+    evaluation.Evaluator._compare = die  # type: ignore[method-assign]
+
+
+def after_the_best_model() -> None:
+    save = evaluation.save_model
+    evaluation.save_model = lambda *args, **options: (save(*args, **options), die())  # type: ignore
+
+
 PLACES: list[Callable[[], None]] = [
     *(writing_settings, in_a_grid, in_a_step, in_a_weights_file, before_the_manifest, before_the_rename),
+    *(in_an_evaluation, after_the_best_model),
     *(after_the_rename, in_the_model_file, while_pruning, in_a_line_of_the_log, in_an_event),
 ]
 
@@ -114,6 +127,7 @@ def attempt(out: Path, place: Callable[[], None] | None) -> int:
 
 
 def main(folder: Path) -> int:
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
     for place in PLACES:
         status = attempt(folder / "killed", place)
         newest = checkpoint.newest(folder / "killed" / "checkpoints")

@@ -86,6 +86,9 @@ class TrainProgress:
                 whole = {name: value for name, value in measured.items() if name.count("/") < 2}
                 numbers = "".join(f", {name} {value:.4g}" for name, value in whole.items())
                 self.say(f"pictures: {path}{numbers}")
+            case events.Evaluated(step=step, measured=measured, best=best):
+                numbers = ", ".join(f"{name} {value:.4g}" for name, value in measured.items())
+                self.say(f"evaluation after step {step}: {numbers}{', the best so far' if best else ''}")
             case events.Saved() if not self._live:
                 self.say(f"checkpoint: {event.path}")
             case events.Note(text=text):
@@ -103,6 +106,9 @@ class TrainProgress:
             self.say(result.message)
         if result.stopped is None and result.model_path:
             self.say(f"done: {result.steps} steps in {duration(result.seconds)}; model: {result.model_path}")
+            if result.best:
+                at = f"{result.best.metric} {result.best.value:.4g} after step {result.best.step}"
+                self.say(f"best: {at}; model: {self._out / 'best.safetensors'}")
             if self._draws:
                 self.say(
                     f"draw with it: unnoise sample {self._out} {self._given} --out {self._out / 'drawn'}"

@@ -16,7 +16,9 @@ from unnoise.networks.settings import UNetSettings
 
 T = TypeVar("T", int, int | None)
 KINDS = {
-    "diffusion": ("model", "objective", "timesteps", "label_dropout", "sample_steps", "sample_count"),
+    "diffusion": (
+        *("model", "objective", "timesteps", "label_dropout", "sample_steps", "sample_count", "evaluate"),
+    ),
     "classifier": ("classifier",),
     "noisy_classifier": ("noisy_classifier", "timesteps"),
 }

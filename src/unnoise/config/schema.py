@@ -146,6 +146,29 @@ class NoisyClassifierConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How the first average is measured against the training pictures while it learns."""
+
+    every: int = 0
+    """Steps between evaluations, besides the one after the last step; 0 for none."""
+    n: int = 500
+    """Pictures drawn each time, from the same noise."""
+    reference: int = 10_000
+    """Training pictures they are measured against: chosen by the seed, all where there are fewer."""
+    features: str = "auto"
+    """Feature network, as of EvaluateRequest."""
+    weights: str = ""
+    """Path of the feature network's weights."""
+    steps: str = "25"
+    """As of GenerateRequest."""
+    guidance: float = 1.0
+    metric: Literal["KID", "FD", "precision", "recall"] = "KID"
+    """What the best is chosen by."""
+    keep_best: bool = False
+    """Keep the best average as best.safetensors, and the checkpoint it belongs to."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One training run, complete: with the data it repeats bit for bit."""
 
@@ -186,6 +209,7 @@ class TrainConfig:
     sample_steps: int = 25
     sample_count: int | None = None
     """Pictures in a grid; None takes two of each class where they are few, else 16."""
+    evaluate: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 
 @dataclass(frozen=True, kw_only=True)

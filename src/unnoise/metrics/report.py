@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,7 +74,7 @@ def _pairs(samples: Pictures, real: Pictures, chosen: list[tuple[int, int]]) -> 
     """Samples above real pictures."""
     above = samples.take([k for k, _ in chosen])
     below = _fitted(real.take([j for _, j in chosen]), samples)
-    return _png(grid(torch.cat([above, below]), columns=len(chosen)))
+    return png(grid(torch.cat([above, below]), columns=len(chosen)))
 
 
 def _fitted(pixels: torch.Tensor, like: Pictures) -> torch.Tensor:
@@ -89,10 +90,11 @@ def _sheet(pictures: Pictures, seed: int) -> bytes:
     order = torch.randperm(pictures.n, generator=torch.Generator().manual_seed(seed))
     if pictures.is_model:
         order = torch.arange(pictures.n)  # the first ones, in their classes' turn
-    return _png(grid(pictures.take(order[:SHOWN].tolist()), columns=COLUMNS))
+    return png(grid(pictures.take(order[:SHOWN].tolist()), columns=COLUMNS))
 
 
-def _png(pixels: np.ndarray) -> bytes:
+def png(pixels: np.ndarray) -> bytes:
+    """A picture, uint8 (H, W, C), as a PNG."""
     out = io.BytesIO()
     to_pil(pixels).save(out, "PNG", optimize=True)
     return out.getvalue()
@@ -100,35 +102,55 @@ def _png(pixels: np.ndarray) -> bytes:
 
 def page(evaluation: Evaluation, pictures: Sheets | None = None) -> str:
     """The whole page; `pictures` as `sheets` makes them."""
+    shown = pictures or {}
+    return html.page(
+        "Evaluation",
+        lead(evaluation),
+        html.facts({m.name: number(m.value) for m in evaluation.metrics[:6]}),
+        metrics_section(evaluation),
+        html.section(PICTURES, *_figures(shown[PICTURES])) if PICTURES in shown else "",
+        memorisation_section(evaluation, shown),
+        protocol_section(evaluation),
+    )
+
+
+def lead(evaluation: Evaluation) -> str:
+    """What was compared with what, in a sentence."""
     protocol = evaluation.protocol
     reference_n = protocol.get("reference_n")
-    lead = (
+    return (
         f"{protocol['samples_n']:,} samples of {evaluation.samples} against "
         f"{f'{reference_n:,} pictures of ' if reference_n else ''}{evaluation.against}, "
         f"features: {protocol['features']}."
     )
-    head = {m.name: number(m.value) for m in evaluation.metrics[:6]}
-    sections = [
-        html.facts(head),
-        *(html.paragraph(text, warning=True) for text in evaluation.warnings),
-        html.section("Metrics", _table(evaluation), html.paragraph(_reading())),
-    ]
-    drawn = {
-        section: [html.picture(png, caption) for caption, png in found.items()]
-        for section, found in (pictures or {}).items()
-    }
-    if PICTURES in drawn:
-        sections.append(html.section(PICTURES, *drawn[PICTURES]))
-    if evaluation.nearest:
-        near = evaluation.nearest
-        text = (
-            f"{near['share_of_near_copies']:.1%} of the samples lie nearer to a real picture than 99 % of "
-            "real pictures lie to each other. Fresh pictures give about 1 %; much more is memorisation."
-        )
-        sections.append(html.section(MEMORISATION, html.paragraph(text), *drawn.get(MEMORISATION, ())))
-    settings = json.dumps(protocol, indent=2, default=str)
-    sections.append(html.section("Protocol", _protocol(evaluation), html.code(settings, summary="all of it")))
-    return html.page("Evaluation", lead, *sections)
+
+
+def metrics_section(evaluation: Evaluation, *before: str) -> str:
+    """The table of all metrics, how to read it, and what to be warned of; paragraphs `before` it."""
+    warnings = [html.paragraph(text, warning=True) for text in evaluation.warnings]
+    return html.section("Metrics", *before, _table(evaluation), html.paragraph(_reading()), *warnings)
+
+
+def memorisation_section(evaluation: Evaluation, pictures: Sheets) -> str:
+    """The share of near-copies and the closest pairs; "" where they were not looked for."""
+    near = evaluation.nearest
+    if not near:
+        return ""
+    text = (
+        f"{100 * near['share_of_near_copies']:.1f} % of the samples lie nearer to a real picture than 99 % "
+        "of real pictures lie to each other. Fresh pictures give about 1 %; much more is memorisation."
+    )
+    return html.section(MEMORISATION, html.paragraph(text), *_figures(pictures.get(MEMORISATION, {})))
+
+
+def protocol_section(evaluation: Evaluation) -> str:
+    """All that the numbers depend on."""
+    settings = json.dumps(evaluation.protocol, indent=2, default=str)
+    return html.section("Protocol", _protocol(evaluation), html.code(settings, summary="all of it"))
+
+
+def _figures(pictures: Mapping[str, bytes]) -> list[str]:
+    return [html.picture(content, caption) for caption, content in pictures.items()]
 
 
 def _reading() -> str:
@@ -141,21 +163,22 @@ def _reading() -> str:
 
 
 def _table(evaluation: Evaluation) -> str:
-    head = ("metric", "value", "95 % interval", "real vs real", "at infinite N", "", "what it says")
+    head = ("value", "95 % interval", "real vs real", "at infinite N")
     rows = []
     for m in evaluation.metrics:
         span = f"{number(m.interval[0])} – {number(m.interval[1])}" if m.interval else ""
-        cells = (m.name, number(m.value), span, number(m.floor), number(m.infinite))
+        cells = (number(m.value), span, number(m.floor), number(m.infinite))
         text = meaning(m.name) + (f" ({m.note})" if m.note else "")
         rows.append(
             "<tr>"
-            + f'<td class="name">{escape(cells[0])}</td>'
-            + "".join(f'<td class="number">{escape(c)}</td>' for c in cells[1:])
-            + f"<td>{_strip(m)}</td><td>{escape(text)}</td></tr>"
+            + f"<td>{escape(m.name)}<small>{escape(text)}</small></td>"
+            + "".join(f'<td class="number">{escape(c)}</td>' for c in cells)
+            + f"<td>{_strip(m)}</td></tr>"
         )
-    titles = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    numbers = "".join(f'<th class="number">{cell}</th>' for cell in head)
     return (
-        f"<figure><table><thead><tr>{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        f"<figure><table><thead><tr><th>metric</th>{numbers}<th></th></tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table>"
         "<figcaption>Bars: the interval, the value (dark), real vs real (green).</figcaption></figure>"
     )
 
@@ -194,24 +217,29 @@ def _protocol(evaluation: Evaluation) -> str:
         ("samples", f"{p['samples_n']:,} of {_shape(p['samples_shape'])}"),
         (
             "reference",
-            f"{p['reference_n'] or 'unknown number'} of {_shape(p['reference_shape'])}"
-            if p["reference_shape"]
-            else f"{p['reference_n'] or 'an unknown number of'} pictures",
+            f"{f'{n:,}' if (n := p['reference_n']) else 'an unknown number'} of "
+            + (_shape(p["reference_shape"]) if p["reference_shape"] else "pictures"),
         ),
     ]
-    facts = p["samples_facts"]
-    if facts.get("kind") == "model":
-        ema = f"average with rate {facts['ema_rate']}" if facts["ema_rate"] else "not averaged"
-        rows += [
-            ("weights", f"training step {facts['training_step']:,}, {ema}"),
-            (
-                "sampler",
-                f"{facts['sampler']}, {facts['steps']} steps, eta {facts['eta']}, seed {facts['seed']}",
-            ),
-            ("guidance", str(facts["guidance"])),
-        ]
+    rows += _drawing(p["samples_facts"])
     rows.append(("time", f"{p['seconds']} s on {p['device']}"))
     return html.table(("", ""), rows)
+
+
+def _drawing(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How a model drew the samples, now or by `unnoise sample` before; nothing for other pictures."""
+    made = facts if facts.get("kind") == "model" else facts.get("request", {})
+    if "sampler" not in made:
+        return []
+    weights = f"file {made['model_sha256'][:16]}"
+    if "training_step" in made:
+        ema = f"average with rate {made['ema_rate']}" if made["ema_rate"] else "not averaged"
+        weights = f"training step {made['training_step']:,}, {ema}, {weights}"
+    return [
+        ("weights", weights),
+        ("sampler", f"{made['sampler']}, {made['steps']} steps, eta {made['eta']}, seed {made['seed']}"),
+        ("guidance", f"{made['guidance']:g}, classifier-free" if made["guidance"] != 1 else "none"),
+    ]
 
 
 def _shape(shape: list[int] | None) -> str:

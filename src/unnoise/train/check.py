@@ -3,11 +3,12 @@
 import math
 
 from unnoise.config.schema import ClassifierConfig, TrainConfig
+from unnoise.train.evaluation import LEAST
 
 
 def check(config: TrainConfig, *, processes: int) -> None:
     """Refuse numbers out of range, naming the setting, the rule and the way out."""
-    o, e = config.optimizer, config.ema
+    o, e, v = config.optimizer, config.ema, config.evaluate
     rules = [
         ("steps", config.steps, config.steps >= 1, "use 1 or more"),
         ("minutes", config.minutes, config.minutes is None or config.minutes > 0, "use more than 0"),
@@ -29,6 +30,9 @@ def check(config: TrainConfig, *, processes: int) -> None:
             config.sample_count is None or config.sample_count >= 1,
             "use 1 or more",
         ),
+        ("evaluate.every", v.every, v.every >= 0, "use steps, or 0 for none"),
+        ("evaluate.n", v.n, v.n >= LEAST, f"use {LEAST} or more"),
+        ("evaluate.reference", v.reference, v.reference >= LEAST, f"use {LEAST} or more"),
         ("label_dropout", config.label_dropout, 0 <= config.label_dropout < 1, "use a share in [0, 1)"),
         ("optimizer.lr", o.lr, 0 < o.lr < math.inf, "use more than 0"),
         ("optimizer.weight_decay", o.weight_decay, o.weight_decay >= 0, "use 0 or more"),

@@ -114,8 +114,8 @@ def load(path: Path) -> Snapshot:
     return Snapshot(manifest["step"], tensors, manifest["numbers"], manifest["score"])
 
 
-def prune(folder: Path, *, keep_last: int, milestones: tuple[int, ...] = ()) -> None:
-    """Remove checkpoints except the last ones, the best and the milestones."""
+def prune(folder: Path, *, keep_last: int, milestones: tuple[int, ...] = (), best: int | None = None) -> None:
+    """Remove checkpoints except the last ones, the milestones and the best: that of `best`, or by score."""
     paths = listed(folder)
     manifests = {}
     for path in paths:
@@ -123,7 +123,9 @@ def prune(folder: Path, *, keep_last: int, milestones: tuple[int, ...] = ()) -> 
             manifests[path] = _read_manifest(path)
     scored = {path: m["score"] for path, m in manifests.items() if m["score"] is not None}
     kept = set(paths[-keep_last:]) | {p for p, m in manifests.items() if m["step"] in milestones}
-    if scored:
+    if best is not None:
+        kept |= {path for path, m in manifests.items() if m["step"] == best}
+    elif scored:
         kept.add(min(scored, key=lambda p: scored[p]))
     for path in paths:
         if path not in kept:

@@ -151,7 +151,7 @@ class DiffusionJob:
         self, path: Path, weights: Mapping[str, Tensor], *, on_step: Callable[[], None]
     ) -> dict[str, float]:
         """Draw a grid: the same pictures every time, so that one sees them grow."""
-        model = self._with(weights)
+        model = self.averaged(weights)
         if self.config.model.low_res:
             count = min(grid_size(self.config, 0), len(self.dataset))
             return enlarge_some(model, self.dataset, self.config, path, count=count, on_step=on_step)
@@ -168,7 +168,7 @@ class DiffusionJob:
         save_png(path, grid(pixels, columns, names or None), to_dict(request))
         return {}
 
-    def _with(self, weights: Mapping[str, Tensor]) -> Model:
+    def averaged(self, weights: Mapping[str, Tensor]) -> Model:
         """A model of its own around other weights, which it shares."""
         network = network_around(weights, self.model.network)
         return replace(self.model, denoiser=self._denoiser(network))

@@ -14,7 +14,7 @@ from unnoise import distributed
 from unnoise.config.schema import TrainConfig
 from unnoise.train import memory
 from unnoise.train.job import Job
-from unnoise.train.loop import grid_due, save_due
+from unnoise.train.loop import evaluation_due, grid_due, save_due
 from unnoise.train.state import new_state
 from unnoise.train.step import take_step
 
@@ -146,10 +146,12 @@ def worth_compiling(seconds: float, device: torch.device) -> bool:
     return seconds * COMPILE_GAIN > 2 * cost
 
 
-def steps_within(seconds: float, cost: Cost, config: TrainConfig, *, passes: int) -> int:
-    """Steps that fit into this time with their grids and their checkpoints; at least 1.
+def steps_within(
+    seconds: float, cost: Cost, config: TrainConfig, *, passes: int, evaluation: float = 0.0
+) -> int:
+    """Steps that fit into this time with their grids, evaluations and checkpoints; at least 1.
 
-    passes: how often a grid puts a picture through the network (`Job.sampled`).
+    passes: how often a grid puts a picture through the network (`Job.sampled`); evaluation: seconds of one.
 
     A forward pass is taken for a third of a training step, a checkpoint for a tenth of a second.
     """
@@ -159,7 +161,8 @@ def steps_within(seconds: float, cost: Cost, config: TrainConfig, *, passes: int
         plan = replace(config, steps=steps)
         grids = sum(grid_due(s, plan) for s in _marks(plan))
         saves = sum(save_due(s, plan) for s in _marks(plan))
-        return steps * cost.seconds + grids * grid + saves * 0.1
+        evaluations = sum(evaluation_due(s, plan) for s in _marks(plan))
+        return steps * cost.seconds + grids * grid + evaluations * evaluation + saves * 0.1
 
     low, high = 1, max(1, int(SLACK * seconds / cost.seconds)) + 1
     while high - low > 1:
@@ -172,7 +175,7 @@ def _marks(config: TrainConfig) -> set[int]:
     """Steps after which something other than a step may be due."""
     marks = {config.steps, *(m for m in config.milestones if m <= config.steps)}
     marks |= {2**k for k in range(config.steps.bit_length()) if 2**k <= config.steps}
-    for every in (config.sample_every, config.save_every):
+    for every in (config.sample_every, config.evaluate.every, config.save_every):
         if every:
             marks |= set(range(every, config.steps + 1, every))
     return marks

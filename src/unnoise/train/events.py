@@ -87,6 +87,17 @@ class Sampled:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """The average was measured against the training pictures."""
+
+    step: int
+    measured: Mapping[str, float]
+    """By name, which says the feature network: KID[unnoise-small], ..."""
+    best: bool
+    """The best of the run so far, which is kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Saved:
     """A checkpoint is at `path`."""
 
@@ -101,8 +112,20 @@ class Note:
     text: str
 
 
-Event = DataFound | Reading | Measured | Started | StepDone | Skipped | Sampled | Saved | Note
+Event = DataFound | Reading | Measured | Started | StepDone | Skipped | Sampled | Evaluated | Saved | Note
 Listener = Callable[[Event], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The best evaluation of a run so far, whose average is kept."""
+
+    step: int
+    metric: str
+    """With its feature network."""
+    value: float
+    made: str
+    """All that its value depends on besides the weights: others are compared only when made alike."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +143,8 @@ class TrainResult:
     """Spent in steps, over all sessions."""
     message: str = ""
     """One line about a run that stopped."""
+    best: Best | None = None
+    """The best evaluation, when it was asked for."""
 
     @property
     def exit_status(self) -> int:

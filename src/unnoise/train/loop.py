@@ -10,9 +10,10 @@ from torch import nn
 from unnoise import distributed
 from unnoise.config.schema import TrainConfig
 from unnoise.train import checkpoint, memory
-from unnoise.train.events import Listener, Note, Sampled, Skipped, StepDone, TrainResult
+from unnoise.train.evaluation import PREFIX, Evaluator
+from unnoise.train.events import Evaluated, Listener, Note, Sampled, Skipped, StepDone, TrainResult
 from unnoise.train.prefetch import ahead
-from unnoise.train.run import RunDirectory, checkpoints
+from unnoise.train.run import BEST, RunDirectory, checkpoints
 from unnoise.train.signals import Interrupted, Interruption
 from unnoise.train.state import Means, TrainState
 from unnoise.train.step import Outcome, take_step
@@ -28,6 +29,7 @@ def fit(
     run: RunDirectory | None,
     on_event: Listener,
     interruption: Interruption,
+    evaluator: Evaluator | None = None,
 ) -> TrainResult:
     """Take the steps that are left. `run` is None in all processes but the first, which writes.
 
@@ -36,9 +38,13 @@ def fit(
     device = next(state.network.parameters()).device
     mine = distributed.share(config.batch_size)
     meter = Meter(config, device, state.step)
-    stopping = saved = False
+    saved = False
     if run and state.step and grid_due(state.step, config) and not run.grid_path(state.step).exists():
         _sample(state, run, on_event, interruption)  # a signal came while it was drawn
+    if run and evaluator and evaluation_due(state.step, config) and state.evaluated != state.step:
+        _evaluate(state, evaluator, run, on_event, interruption)  # or in an evaluation, or none was asked for
+        run.save(state, on_event)
+    stopping = distributed.world() == 1 and bool(interruption)
 
     def draw(step: int) -> Any:
         batch = state.job.draw(step, mine)
@@ -64,7 +70,11 @@ def fit(
             if run and grid_due(state.step, config) and not stopping:
                 _sample(state, run, on_event, interruption)
                 stopping = distributed.world() == 1 and bool(interruption)
-            if run and (save_due(state.step, config) or stopping):
+            if run and evaluator and evaluation_due(state.step, config) and not stopping:
+                _evaluate(state, evaluator, run, on_event, interruption)
+                stopping = distributed.world() == 1 and bool(interruption)
+            best = state.best is not None and state.best.step == state.step
+            if run and (save_due(state.step, config) or best or stopping):
                 run.save(state, on_event)
                 saved = True
     if run and not saved:
@@ -78,6 +88,12 @@ def grid_due(step: int, config: TrainConfig) -> bool:
     """Whether a grid follows a step: 1, 2, 4, 8, ..., every `sample_every`, the last; never if that is 0."""
     every = config.sample_every
     return every > 0 and (step & (step - 1) == 0 or step % every == 0 or step == config.steps)
+
+
+def evaluation_due(step: int, config: TrainConfig) -> bool:
+    """Whether an evaluation follows a step: every `evaluate.every` and the last; never if that is 0."""
+    every = config.evaluate.every
+    return every > 0 and step > 0 and (step % every == 0 or step == config.steps)
 
 
 def save_due(step: int, config: TrainConfig) -> bool:
@@ -178,6 +194,30 @@ def _sample(state: TrainState, run: RunDirectory, on_event: Listener, interrupti
     on_event(Sampled(step=state.step, path=path, measured=measured))
 
 
+def _evaluate(
+    state: TrainState, evaluator: Evaluator, run: RunDirectory, on_event: Listener, interruption: Interruption
+) -> None:
+    """Measure the first average and keep it if it is the best, given up when a signal comes."""
+    weights, rate = state.ema.weights(), state.ema.rates[0]
+    try:
+        measured = evaluator.measure(weights, on_step=interruption.check)
+    except Interrupted:
+        return
+    except (FloatingPointError, ValueError) as error:  # pictures that cannot be measured, as for a grid
+        state.evaluated = state.step
+        on_event(Note(text=f"no evaluation after step {state.step}: {error}"))
+        return
+    state.evaluated = state.step
+    if run.config.evaluate.keep_best:
+        state.best = evaluator.best(state.step, measured, state.best)
+    best = state.best is not None and state.best.step == state.step
+    if state.best and best:
+        # Before the checkpoint that knows of it: a run that is killed in between finds the same best again.
+        evaluator.save(run.path / BEST, weights, rate=rate, best=state.best)
+    run.log(state.step, {f"{PREFIX}{name}": value for name, value in measured.items()})
+    on_event(Evaluated(step=state.step, measured=measured, best=best))
+
+
 def _diverged(state: TrainState, outcome: Outcome, run: RunDirectory | None) -> TrainResult:
     last = checkpoint.listed(checkpoints(run.path)) if run else []
     good = f"the last good checkpoint is {last[-1]}" if last else "there is no checkpoint yet"
@@ -201,4 +241,5 @@ def _result(
         stopped=stopped,
         seconds=state.seconds,
         message=message,
+        best=state.best,
     )

@@ -6,13 +6,30 @@ from pathlib import Path
 from typing import Any
 
 from unnoise import __version__, html
+from unnoise.chart import Chart, Curve
 from unnoise.config.resolve import settings_yaml
 from unnoise.config.schema import TrainConfig
 from unnoise.model import write_atomically
 from unnoise.train import noisy_report
+from unnoise.train.evaluation import PREFIX
 from unnoise.train.events import TrainResult
 from unnoise.train.run import stored_config
 from unnoise.words import duration
+
+CHARTS = (
+    (
+        ("FD", "FID"),
+        "distance",
+        "Frechet distance of few pictures, biased alike at every step: lower is better",
+    ),
+    (
+        ("KID",),
+        "distance",
+        "Kernel distance of the same pictures: lower is better, 0 for equal distributions",
+    ),
+    (("precision", "recall"), "share", "Precision and recall of the same pictures: higher is better"),
+)
+"""Families of metrics that share a chart, its axis, its caption."""
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
@@ -48,11 +65,34 @@ def report_run(run: Path, result: TrainResult) -> Path | None:
             "pictures a step": f"{config.batch_size:,}",
             "skipped steps": f"{result.skipped:,}",
         },
-        heading=heading,
-        grids=[(grids[-1].read_bytes(), caption)],
-        sections=noisy_report.sections(run, read_log(run)) if config.kind == "noisy_classifier" else (),
+        sections=[
+            html.section(heading, html.picture(grids[-1].read_bytes(), caption)),
+            *(noisy_report.sections(run, read_log(run)) if config.kind == "noisy_classifier" else ()),
+        ],
         command=f"unnoise train {run / 'config.yaml'} --out ANOTHER",
     )
+
+
+def evaluation_section(log: Sequence[dict[str, Any]]) -> str:
+    """Curves of what was measured while it learned; "" where nothing was."""
+    points: dict[str, list[tuple[int, float]]] = {}
+    for line in log:
+        for key, value in line.items():
+            if key.startswith(PREFIX) and value is not None:
+                points.setdefault(key.removeprefix(PREFIX), []).append((line["step"], value))
+    charts = []
+    for families, label, caption in CHARTS:
+        curves = [
+            Curve(name=name, x=[x for x, _ in found], y=[y for _, y in found], marked=True)
+            for name, found in points.items()
+            if name.split("[")[0] in families
+        ]
+        if curves:
+            chart = Chart(
+                curves=curves, x_label="step", y_label=label, caption=caption, width=470, height=270
+            )
+            charts.append(html.figure(chart))
+    return html.section("Measured while it learned", html.side_by_side(charts)) if charts else ""
 
 
 def write_report(
@@ -61,16 +101,16 @@ def write_report(
     *,
     title: str,
     facts: dict[str, str],
-    grids: Sequence[tuple[bytes, str]],
+    sections: Sequence[str],
     command: str,
-    heading: str = "Drawn by the model",
-    sections: Sequence[str] = (),
+    closing: Sequence[str] = (),
 ) -> Path:
-    """Write run/report.html: the facts, PNG grids with their captions, loss curves, settings.
+    """Write run/report.html: facts, sections, the run's curves, closing sections, settings.
 
-    heading: of the grids; sections: built ones, to stand after them.
+    command: what repeats the run.
     """
-    log = [line for line in read_log(run) if "loss" in line]
+    everything = read_log(run)
+    log = [line for line in everything if "loss" in line]
     steps = [line["step"] for line in log]
     curves = {"all t": (steps, [line["loss"] for line in log])}
     for quarter, name in enumerate(("1st quarter of t", "2nd", "3rd", "4th")):
@@ -82,8 +122,8 @@ def write_report(
         title,
         f"A run of unnoise {__version__}, in {run}.",
         html.facts(facts),
-        html.section(heading, *(html.picture(png, caption) for png, caption in grids)),
         *sections,
+        evaluation_section(everything),
         html.section(
             "Loss",
             html.line_chart(
@@ -94,6 +134,7 @@ def write_report(
                 caption="Means over the steps between two points; the 1st quarter of t is nearly clean.",
             ),
         ),
+        *closing,
         html.section(
             "Settings",
             html.paragraph("The same command on the same data repeats this run."),

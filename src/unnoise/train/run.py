@@ -1,12 +1,12 @@
 """The run directory: what a run leaves on the disk, and how the same command finds its place again."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from unnoise.config.load import differences, from_dict, from_yaml, read_text, to_dict
 from unnoise.config.resolve import settings_yaml
-from unnoise.config.schema import TrainConfig
+from unnoise.config.schema import EvaluationConfig, TrainConfig
 from unnoise.train import checkpoint
 from unnoise.train.events import Listener, Saved
 from unnoise.train.log import EventLog, MetricsLog
@@ -16,8 +16,13 @@ FREE = (
     *("device", "compile", "micro_batch", "minutes"),
     *("log_every", "save_every", "keep_last", "milestones", "sample_every", "sample_steps"),
     *("data.cache", "data.strict"),
+    *(f"evaluate.{setting.name}" for setting in fields(EvaluationConfig)),
 )
 """Settings that may change when a run continues: where it computes and what it tells, not what it learns."""
+
+
+BEST = "best.safetensors"
+"""The model of the best evaluation."""
 
 
 class RunDirectory:
@@ -44,7 +49,12 @@ class RunDirectory:
         self.metrics.flush()
         self.events.flush()
         path = checkpoint.save(checkpoints(self.path), state.snapshot())
-        checkpoint.prune(checkpoints(self.path), keep_last=config.keep_last, milestones=config.milestones)
+        checkpoint.prune(
+            checkpoints(self.path),
+            keep_last=config.keep_last,
+            milestones=config.milestones,
+            best=state.best.step if state.best else None,
+        )
         self.save_models(state)
         on_event(Saved(step=state.step, path=path))
 

@@ -21,6 +21,7 @@ from unnoise.train import checkpoint, estimate
 from unnoise.train.check import check
 from unnoise.train.classifier import ClassifierJob
 from unnoise.train.diffusion import DiffusionJob
+from unnoise.train.evaluation import Evaluator, open_evaluator
 from unnoise.train.events import DataFound, Listener, Measured, Note, Reading, Started, TrainResult, ignore
 from unnoise.train.job import Job
 from unnoise.train.lock import locked
@@ -75,21 +76,17 @@ def train(
             config = continued(out, stored, config)
         config = replace(config, precision=_precision(config.precision, device))
         job = JOBS[config.kind](config, dataset, device)
-        network = _ready(job.network, config)
         interruption = stack.enter_context(Interruption())
-        if not stored:
-            try:
-                config, network = _settle(job, network, config, began, device, on_event, interruption)
-            except Interrupted:
-                message = f"stopped by {interruption.name} before the first step"
-                return TrainResult(
-                    steps=0,
-                    skipped=0,
-                    model_path=None,
-                    stopped=interruption.name,
-                    seconds=0.0,
-                    message=message,
-                )
+        try:
+            config, evaluator = _evaluator(job, config, device, on_event, interruption)
+            if stored:
+                network = _ready(job.network, config)
+            else:
+                config, network = _settle(job, config, began, device, on_event, interruption, evaluator)
+        except Interrupted:
+            return _unbegun(interruption, "going on" if stored else "the first step")
+        if evaluator:
+            evaluator = evaluator.in_batches(config.micro_batch or config.batch_size)
         run, state = _resume(stack, job, config, out, device)
         on_event(
             Started(
@@ -101,7 +98,47 @@ def train(
                 device=str(device),
             )
         )
-        return fit(state, network, config, run, on_event, interruption)
+        return fit(state, network, config, run, on_event, interruption, evaluator)
+
+
+def _unbegun(interruption: Interruption, next_thing: str) -> TrainResult:
+    message = f"stopped by {interruption.name} before {next_thing}"
+    return TrainResult(
+        steps=0,
+        skipped=0,
+        model_path=None,
+        stopped=interruption.name,
+        seconds=0.0,
+        message=message,
+    )
+
+
+def _evaluator(
+    job: Job[Any], config: TrainConfig, device: torch.device, on_event: Listener, interruption: Interruption
+) -> tuple[TrainConfig, Evaluator | None]:
+    """What measures the model meanwhile, in the first process, and the settings with its feature network."""
+    if not config.evaluate.every:
+        return config, None
+    assert isinstance(job, DiffusionJob), "settings are checked"
+    opened: list[Evaluator] = []
+    warnings: list[str] = []
+
+    def open_it() -> str:
+        on_event(Note(text="measuring the training pictures, which evaluations compare with"))
+        try:
+            evaluator = open_evaluator(config, job, device, on_step=interruption.check, warnings=warnings)
+        except Interrupted:
+            if distributed.world() == 1:
+                raise
+            return config.evaluate.features  # all processes stop together after the next step
+        opened.append(evaluator)
+        for text in (*warnings, f"every {config.evaluate.every:,} steps an evaluation: {evaluator}"):
+            on_event(Note(text=text))
+        return evaluator.network.name if config.evaluate.features == "auto" else config.evaluate.features
+
+    features = distributed.on_main(open_it, device)
+    evaluate = replace(config.evaluate, features=features)
+    return replace(config, evaluate=evaluate), opened[0] if opened else None
 
 
 def _resume(
@@ -143,14 +180,15 @@ def _newest(out: Path) -> str | None:
 
 def _settle(
     job: Job[Any],
-    network: nn.Module,
     config: TrainConfig,
     began: float,
     device: torch.device,
     on_event: Listener,
     interruption: Interruption,
+    evaluator: Evaluator | None,
 ) -> tuple[TrainConfig, nn.Module]:
     """Decide what was left open: micro-batch, compiling, the steps that fit into the minutes."""
+    network = _ready(job.network, config)
     total = None if config.minutes is None else 60 * config.minutes
     # A signal can end this at once where no other process waits for our gradients.
     on_step = interruption.check if distributed.world() == 1 else lambda: None
@@ -170,7 +208,14 @@ def _settle(
                 on_event(Note(text=f"torch.compile does not work here, going on without it ({reason})"))
     if total is not None:
         spent = distributed.largest(time.perf_counter() - began, device)
-        steps = estimate.steps_within(total - spent, cost, config, passes=job.sampled)
+        evaluation = evaluator.seconds(cost.seconds) if evaluator else 0.0
+        steps = estimate.steps_within(
+            total - spent,
+            cost,
+            config,
+            passes=job.sampled,
+            evaluation=distributed.largest(evaluation, device),
+        )
         config = replace(config, steps=steps)
     on_event(
         Measured(

@@ -4,7 +4,7 @@ No generator is in it: every draw is a function of (seed, purpose, step, positio
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from unnoise.config.schema import TrainConfig
 from unnoise.train.checkpoint import Snapshot
 from unnoise.train.ema import Ema, weights_of
+from unnoise.train.events import Best
 from unnoise.train.job import Job
 from unnoise.train.optim import LossScale, make_optimizer
 
@@ -52,6 +53,9 @@ class TrainState:
     """Of the steps since the last line of the log."""
     scored: Means = field(default_factory=Means)
     """Of the steps since the last checkpoint."""
+    evaluated: int = 0
+    """The step of the last evaluation."""
+    best: Best | None = None
 
     @property
     def network(self) -> nn.Module:
@@ -81,6 +85,8 @@ class TrainState:
             "ema_updates": self.ema.updates,
             "scale": [self.scale.value, self.scale.good],
             "logged": [self.logged.sums, self.logged.counts],
+            "evaluated": self.evaluated,
+            "best": asdict(self.best) if self.best else None,
         }
         score = self.scored.means().get("loss")
         self.scored = Means()
@@ -107,6 +113,9 @@ class TrainState:
         self.ema.updates = numbers["ema_updates"]
         self.scale.value, self.scale.good = numbers["scale"]
         self.logged, self.scored = Means(*numbers["logged"]), Means()
+        # Checkpoints of earlier versions know of no evaluation.
+        self.evaluated = numbers.get("evaluated", 0)
+        self.best = Best(**numbers["best"]) if numbers.get("best") else None
 
     def _restore_moments(self, stored: Mapping[str, Tensor]) -> None:
         self.optimizer.state.clear()
