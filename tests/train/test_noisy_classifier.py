@@ -21,7 +21,7 @@ from unnoise.data.dataset import Squares
 from unnoise.diffusion.schedule import add_noise
 from unnoise.images import to_images
 from unnoise.noisy_classifier import load_noisy_classifier
-from unnoise.train import train
+from unnoise.train import noisy_validation, train
 from unnoise.train.check import check
 from unnoise.train.events import Event, Sampled, StepDone, TrainResult
 from unnoise.train.noisy_classifier import NoisyClassifierJob
@@ -209,6 +209,16 @@ def test_validation_looks_at_the_same_noise_always_and_never_at_pictures_learned
     assert one == two and one["all"].pictures == 60 and one["q2"].pictures == 15
     held = {made.validation.dataset.name_of(k) for k in range(60)}
     assert not held & {made.dataset.name_of(k) for k in range(180)}
+
+
+def test_a_validation_is_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = job()
+    torch.nn.init.normal_(made.model.network.out[2].c_proj.weight)
+    whole = made.validation.measure(made.network, lambda: None)
+    monkeypatch.setattr(noisy_validation, "_BLOCK", 7)
+    parted = made.validation.measure(made.network, lambda: None)
+    for name in whole:
+        assert parted[name].loss == pytest.approx(whole[name].loss, rel=1e-4)
 
 
 def test_hits_are_the_first_and_the_first_five() -> None:
