@@ -167,17 +167,22 @@ def read_header(path: Path) -> dict[str, Any]:
 def load_model(path: Path | str, device: str | torch.device = "cpu", *, preset: str = "") -> Model:
     """The model of a file written by `save_model`, or of the newest one in a run directory, ready to draw.
 
-    Or of a published .pt file; `preset` says what network that is for where its shapes do not.
+    Or of a folder of diffusers', or of a published .pt or .ckpt file; `preset` says what network that is for
+    where its shapes do not.
     """
-    from unnoise.weights import openai
+    from unnoise.weights import diffusers, published
+    from unnoise.weights.torchfile import is_torch_file
 
     path = find_model(Path(path))
-    if openai.is_torch_file(path):
-        found = openai.load(path, preset=preset)
+    if diffusers.is_weights(path):
+        published.refuse_preset(path, preset)
+        return diffusers.load(path).to(device)
+    if is_torch_file(path):
+        found = published.load(path, preset=preset)
         if not isinstance(found, Model):
             raise ValueError(f"{path} is a classifier of noisy pictures: it cannot draw, only guide a model")
         return found.to(device)
-    openai.refuse_preset(path, preset)
+    published.refuse_preset(path, preset)
     header = read_header(path)
     _check_kind(header, path)
     config = from_dict(ModelConfig, header.get("model", {}), where=str(path))
@@ -221,15 +226,18 @@ def put_weights(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> 
 
 
 def find_model(path: Path) -> Path:
-    """The model file that a path means: itself, or model.safetensors of a run directory."""
-    if path.is_dir():
-        inside = path / "model.safetensors"
-        if not inside.exists():
-            raise ValueError(f"{path} holds no model.safetensors; name a model file or a run directory")
-        return inside
+    """The file of weights that a path means: itself, or that in a run directory or a folder of diffusers'."""
+    from unnoise.weights import diffusers
+
     if not path.exists():
         raise ValueError(f"{path} does not exist; name a model file or a run directory")
-    return path
+    if not path.is_dir():
+        return path
+    if (path / "model.safetensors").exists():
+        return path / "model.safetensors"
+    if diffusers.is_folder(path):
+        return diffusers.find_weights(path)
+    raise ValueError(f"{path} holds no model.safetensors; name a model file or a run directory")
 
 
 @contextlib.contextmanager

@@ -78,19 +78,20 @@ def save_noisy_classifier(
 def load_noisy_classifier(
     path: Path | str, device: str | torch.device = "cpu", *, preset: str = ""
 ) -> NoisyClassifier:
-    """The classifier of a file of ours, of a run directory, or of a published .pt file (see weights.openai).
+    """The classifier of a file of ours, of a run directory, or of a published file (see weights.published).
 
     ValueError when the file holds something else.
     """
-    from unnoise.weights import openai
+    from unnoise.weights import published
+    from unnoise.weights.torchfile import is_torch_file
 
     path = find_model(Path(path))
-    if openai.is_torch_file(path):
-        found = openai.load(path, preset=preset)
+    if is_torch_file(path):
+        found = published.load(path, preset=preset)
         if not isinstance(found, NoisyClassifier):
             raise ValueError(f"{path} is a diffusion model, not a classifier of noisy pictures; name one")
         return found.to(device)
-    openai.refuse_preset(path, preset)
+    published.refuse_preset(path, preset)
     header = read_header(path)
     if header.get("kind") != KIND:
         kind = header.get("kind", "diffusion model")

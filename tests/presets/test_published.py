@@ -161,6 +161,29 @@ def test_classifiers_are_trained_as_published(
     assert config.ema.rates == (0.0,)  # the weights themselves
 
 
+@pytest.mark.parametrize(
+    ("name", "variance", "rate", "dropout", "flip"),
+    [
+        ("ddpm-cifar10", "fixed_large", 2e-4, 0.1, True),
+        ("ddpm-lsun-bedroom", "fixed_small", 2e-5, 0.0, False),
+        ("ddpm-lsun-church", "fixed_small", 2e-5, 0.0, True),
+        ("ddpm-celebahq-256", "fixed_small", 2e-5, 0.0, True),
+        ("ddim-celeba-64", "fixed_large", 2e-4, 0.1, True),
+    ],
+)
+def test_what_ddpms_shapes_do_not_show(
+    name: str, variance: str, rate: float, dropout: float, flip: bool
+) -> None:
+    config = load_preset(name).published()
+    model = config.model
+    assert (model.predicts, model.variance, model.network.dropout) == ("eps", variance, dropout)
+    assert (model.schedule.name, model.schedule.steps, model.schedule.rescale_timesteps) == (
+        *("linear", 1000), False,
+    )  # fmt: skip
+    assert (config.optimizer.lr, config.optimizer.clip_norm, config.data.flip) == (rate, 1.0, flip)
+    assert (config.objective.name, config.ema.rates, config.label_dropout) == ("simple", (0.9999,), 0)
+
+
 def test_presets_train_on_anybodys_classes_and_sizes_are_kept() -> None:
     from unnoise.config.resolve import data_config, resolve
 

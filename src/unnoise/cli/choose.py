@@ -8,13 +8,15 @@ import typer
 
 def settled(file: Path, preset: str) -> str:
     """The preset to read `file` with: as given, or as answered on the terminal; "" where none is needed."""
-    from unnoise.weights import openai
+    from unnoise.weights import diffusers, published
+    from unnoise.weights.torchfile import is_torch_file, read_state
 
-    if preset or not (sys.stdin.isatty() and sys.stderr.isatty()) or not openai.is_torch_file(file):
+    asked = sys.stdin.isatty() and sys.stderr.isatty()
+    if preset or not asked or diffusers.is_weights(file) or not is_torch_file(file):
         return preset
     try:
-        openai.recognise(openai.read_state(file), file)
-    except openai.Ambiguous as doubt:
+        published.recognise(read_state(file), file)
+    except published.Ambiguous as doubt:
         typer.echo(f"{file} has the shapes of several networks: {', '.join(doubt.names)}", err=True)
         return str(typer.prompt("Which one is it", default=doubt.names[0], err=True))
     return ""

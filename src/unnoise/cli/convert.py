@@ -1,4 +1,4 @@
-"""`unnoise convert`: a published .pt file as one model file of ours."""
+"""`unnoise convert`: other programs' models as one file of ours, or as a folder of diffusers'."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,30 +12,61 @@ def register(app: typer.Typer) -> None:
 
 
 def convert(
-    file: Annotated[Path, typer.Argument(metavar="IN", help="A .pt file of OpenAI's.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write: NAME.safetensors.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN",
+            help="A published .pt or .ckpt file, a diffusers folder, a model file, a run directory.",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(metavar="OUT", help="What to write: NAME.safetensors, or a folder for diffusers."),
+    ],
+    to: Annotated[str, typer.Option(help="unnoise (one file) or diffusers (a folder).")] = "unnoise",
     preset: Annotated[
-        str, typer.Option(help="What network it is for, if it cannot be told: a preset or a .yaml.")
+        str, typer.Option(help="What network a file is for, if it cannot be told: a preset or a .yaml.")
     ] = "",
 ) -> None:
-    """Write a published model as one file that needs nothing beside it."""
-    if out.exists():
-        raise ValueError(f"{out} exists; name a new file")
-    if out.suffix != ".safetensors":
-        raise ValueError(f"{out} should be a .safetensors file; call it {out.with_suffix('.safetensors')}")
+    """Write a model as one file that needs nothing beside it, or in diffusers' layout."""
+    _check(out, to)
     from unnoise.cli.choose import settled
-    from unnoise.model import Model, find_model, save_model
+    from unnoise.model import Model, find_model, load_model, save_model
     from unnoise.noisy_classifier import save_noisy_classifier
-    from unnoise.weights import openai
+    from unnoise.weights import diffusers, published
+    from unnoise.weights.torchfile import is_torch_file
 
-    file = find_model(file)
-    if not openai.is_torch_file(file):
-        raise ValueError(f"{file} is no .pt file; name one of OpenAI's")
-    model = openai.load(file, preset=settled(file, preset))
-    if isinstance(model, Model):
-        save_model(out, model)
+    file = find_model(source)
+    ours = not diffusers.is_weights(file) and not is_torch_file(file)
+    if ours and to == "unnoise":
+        raise ValueError(f"{source} is one file of ours already; copy it, or use --to diffusers")
+    if ours or diffusers.is_weights(file):
+        model = load_model(file, preset=preset)
     else:
+        model = published.load(file, preset=settled(file, preset))
+    if not isinstance(model, Model):
+        if to == "diffusers":
+            raise ValueError(f"{source} is a classifier of noisy pictures; diffusers has no network for it")
         save_noisy_classifier(out, model)
-    what = "model" if isinstance(model, Model) else "classifier of noisy pictures"
-    known = f", preset {model.info.preset}" if model.info.preset else ""
-    typer.echo(f"{out}: {what}{known}")
+        typer.echo(f"{out}: classifier of noisy pictures{_preset(model.info.preset)}")
+    elif to == "diffusers":
+        diffusers.save(out, model)
+        typer.echo(f"{out}: UNet2DModel and DDPMScheduler{_preset(model.info.preset)}")
+        if model.config.network.classes:
+            typer.echo("its pipeline names no class: call unet(x, t, class_labels=...)")
+    else:
+        save_model(out, model)
+        typer.echo(f"{out}: model{_preset(model.info.preset)}")
+
+
+def _check(out: Path, to: str) -> None:
+    if to not in ("unnoise", "diffusers"):
+        raise ValueError(f"--to {to} is unknown; use unnoise or diffusers")
+    if out.exists():
+        raise ValueError(f"{out} exists; name a new {'file' if to == 'unnoise' else 'folder'}")
+    if to == "unnoise" and out.suffix != ".safetensors":
+        raise ValueError(f"{out} should be a .safetensors file; call it {out.with_suffix('.safetensors')}")
+
+
+def _preset(name: str) -> str:
+    return f", preset {name}" if name else ""

@@ -23,11 +23,12 @@ from unnoise.distributed import choose_device
 from unnoise.generate import generate, plan
 from unnoise.metrics.weights import file_hash
 from unnoise.model import find_model, load_model
+from unnoise.weights import diffusers
 
 MODEL_SAMPLES = 50_000
 """Drawn from a model when nobody says how many: what the field reports FID at."""
 
-MODEL_FILES = (".safetensors", ".pt", ".pth")
+MODEL_FILES = (".safetensors", ".pt", ".pth", ".ckpt")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ class Pictures:
 def open_pictures(spec: str, request: EvaluateRequest, *, n: int | None = None) -> Pictures:
     """The pictures that `spec` names, the first `n` of them; ValueError when it names none."""
     path = Path(spec)
-    if path.suffix in MODEL_FILES or (path.is_dir() and (path / "model.safetensors").exists()):
+    if path.suffix in MODEL_FILES or _is_model_folder(path):
         return _model_pictures(path, request, n)
     if (path / "request.json").is_file() and request.size is None and request.channels is None:
         return _sampled_pictures(path, n)
@@ -114,6 +115,10 @@ def _data_pictures(spec: str, request: EvaluateRequest, n: int | None) -> Pictur
         classes=classes,
         facts=facts,
     )
+
+
+def _is_model_folder(path: Path) -> bool:
+    return path.is_dir() and ((path / "model.safetensors").exists() or diffusers.is_folder(path))
 
 
 def _jpeg_share(path: Path) -> float:

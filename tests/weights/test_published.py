@@ -1,4 +1,4 @@
-"""OpenAI's .pt files: recognised, loaded, converted; hostile and broken ones refused with nothing run."""
+"""Published .pt and .ckpt files: recognised, loaded, converted; hostile and broken ones refused unread."""
 
 import contextlib
 import io
@@ -15,7 +15,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 import unnoise
-from unnoise.cli import main
 from unnoise.config.load import to_yaml
 from unnoise.diffusion.condition import Condition
 from unnoise.model import Model, build_model, load_model
@@ -23,7 +22,7 @@ from unnoise.networks.build import build_network
 from unnoise.networks.encoder_unet import EncoderUNet
 from unnoise.noisy_classifier import load_noisy_classifier
 from unnoise.presets import load_preset, preset_names
-from unnoise.weights import openai
+from unnoise.weights import published
 
 
 def network_of(name: str) -> nn.Module:
@@ -92,13 +91,39 @@ def test_every_published_layout_is_recognised(name: str) -> None:
         state = network_of(name).state_dict()
     preset = load_preset(name)
     names = [f"ema_diffusion_{file}" for file in preset.files] or [preset.weights.rpartition("/")[2]]
-    config, info = openai.recognise(state, Path("models") / names[0])
+    config, info = published.recognise(state, Path("models") / names[0])
     assert info.preset == name and config == preset.published()
     # Under any other name it is one of those that compute the same.
-    config, info = openai.recognise(state, Path("renamed.pt"))
+    config, info = published.recognise(state, Path("renamed.pt"))
     assert info.preset in (name, "")
     assert config.noisy_classifier == preset.published().noisy_classifier
     assert config.model.schedule == preset.published().model.schedule
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+def test_a_checkpoint_of_ddims_code_gives_its_average(tmp_path: Path, averaged: bool) -> None:
+    """[network, optimiser, epoch, step, average]: the network's keys as nn.DataParallel has them."""
+    average, network = random_state("ddpm-tiny"), random_state("ddpm-tiny")
+    network = {f"module.{key}": value + 1 for key, value in network.items()}
+    moments = {"state": {0: {"step": 3, "exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 1e-4}]}
+    torch.save([network, moments, 7, 500, *([average] if averaged else [])], tmp_path / "ckpt.pth")
+    model = load_model(tmp_path / "ckpt.pth", preset="ddpm-tiny")
+    assert torch.equal(model.network.conv_out.bias, average["conv_out.bias"] + (not averaged))
+    assert model.sample(n=1, steps="2").pixels.shape == (1, 16, 16, 3)
+
+
+def test_the_converted_files_of_ddpm_are_told_apart_by_name_in_name_alone() -> None:
+    """All networks of 256 pixels compute the same function of their weights, so nobody is asked."""
+    with torch.device("meta"):
+        state = network_of("ddpm-lsun-cat").state_dict()
+    named = {
+        "model-1761000.ckpt": "ddpm-lsun-cat",
+        "diffusion_lsun_church_model-4432000.ckpt": "ddpm-lsun-church",
+    }
+    for file, preset in (named | {"any.ckpt": ""}).items():
+        config, info = published.recognise(state, Path("ema_diffusion_lsun_cat_model") / file)
+        assert info.preset == preset
+        assert (config.model.variance, config.model.schedule.name) == ("fixed_small", "linear")
 
 
 def test_an_architecture_of_ones_own_is_described_by_a_yaml_file(tmp_path: Path) -> None:
@@ -170,6 +195,8 @@ def test_a_file_cut_anywhere_is_one_line(tmp_path: Path, legacy: bool) -> None:
     [
         ({}, "holds no weights"),
         ([torch.ones(1)], "holds no weights"),
+        ([torch.ones(1)] * 5, "holds no weights"),
+        ([{}, {}, 1, 2, {"a": 3}], "more than weights ('a')"),
         ({"state_dict": {"a": torch.ones(1)}, "epoch": 3}, "more than weights ('state_dict')"),
         ({"a": torch.ones(1), "steps": torch.tensor(3)}, "more than weights ('steps')"),
         ({"a": torch.ones(3)}, "fit no published model"),
@@ -178,19 +205,6 @@ def test_a_file_cut_anywhere_is_one_line(tmp_path: Path, legacy: bool) -> None:
 def test_other_contents_are_refused(tmp_path: Path, content: Any, message: str) -> None:
     torch.save(content, tmp_path / "a.pt")
     assert message in refusal(load_model, tmp_path / "a.pt")
-
-
-@pytest.fixture
-def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run the program in this process -> (exit status, stdout, stderr)."""
-
-    def run(*args: Any) -> tuple[Any, str, str]:
-        monkeypatch.setattr(sys, "argv", ["unnoise", *map(str, args)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return stop.value.code or 0, *capsys.readouterr()
-
-    return run
 
 
 def test_sample_and_convert_on_the_command_line(tmp_path: Path, program: Any) -> None:
@@ -251,7 +265,7 @@ def test_convert_keeps_a_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert all(torch.equal(value, state[key]) for key, value in classifier.network.state_dict().items())
     assert "cannot draw" in refusal(load_model, ours)
     assert "exists" in refusal(convert, path, ours)
-    assert "is no .pt file" in refusal(convert, ours, tmp_path / "d.safetensors")
+    assert "is one file of ours already" in refusal(convert, ours, tmp_path / "d.safetensors")
     assert "call it" in refusal(convert, path, tmp_path / "d.ckpt")
     assert "says itself what it is" in refusal(load_noisy_classifier, ours, preset="adm-64")
 
@@ -264,7 +278,7 @@ torch.set_num_threads(1)
 import unnoise
 from unnoise.cli import main
 from unnoise.cli.convert import convert
-from tests.weights.test_openai import peak
+from tests.weights.test_published import peak
 model = unnoise.load({tiny!r}, preset="iddpm-tiny")
 options = dict(n=1, steps="2", precision="float32")
 model.sample(**options)

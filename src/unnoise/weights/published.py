@@ -1,14 +1,10 @@
-"""Reads the .pt files of OpenAI's improved-diffusion and guided-diffusion: plain state dicts, nothing else.
+"""Reads the published files of DDPM, DDIM, Improved DDPM and ADM: weights that say nothing of their network.
 
 Which network a file is for follows from its keys and shapes, compared with the presets; what shapes cannot
 show (the order of attention heads, the schedule) from the file's name, or from the preset that is named.
 """
 
 import contextlib
-import pickle
-import re
-import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +17,10 @@ from unnoise.config.load import read_config
 from unnoise.config.resolve import resolve
 from unnoise.config.schema import TrainConfig
 from unnoise.model import Model, ModelInfo, build_model, layout_of, put_weights
+from unnoise.networks.settings import UNetSettings
 from unnoise.noisy_classifier import NoisyClassifier, build_noisy_classifier
 from unnoise.presets import Preset, load_preset, preset_names
+from unnoise.weights.torchfile import read_state
 
 LAST_BIAS = {"attention": "out.2.c_proj.bias", "adaptive": "out.3.bias", "spatial": "out.2.bias"}
 """Pool of a noisy classifier -> the parameter with one entry a class (spatial_v2: as adaptive)."""
@@ -37,14 +35,6 @@ class Ambiguous(ValueError):
             f"{path} may be any of {', '.join(names)}: their weights have the same shapes and mean different "
             "things; say which with --preset"
         )
-
-
-def is_torch_file(path: Path) -> bool:
-    """Whether a file is torch's (a zip archive or a pickle), or calls itself so."""
-    if path.suffix in (".pt", ".pth"):
-        return True
-    with open(path, "rb") as file:
-        return file.read(4).startswith((b"PK\x03\x04", b"\x80\x02"))
 
 
 def refuse_preset(path: Path, preset: str) -> None:
@@ -69,49 +59,6 @@ def load(path: Path, *, preset: str = "") -> Model | NoisyClassifier:
             model = build_model(config.model, info)
     put_weights(model.network, state, path)
     return model
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .pt file by key, memory-mapped where its format allows; nothing inside is run."""
-    archive = zipfile.is_zipfile(path)
-    if not archive and _starts_like_zip(path):
-        raise ValueError(f"{path} is cut short or damaged; download or copy it again")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols, which the reader below judges itself
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=archive or None)
-    except OSError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} {_why_unread(str(error))}") from None
-    except Exception:  # damage shows in many ways: every one is the same to the user
-        raise ValueError(f"{path} is cut short or damaged; download or copy it again") from None
-    if not isinstance(state, dict) or not state:
-        raise ValueError(f"{path} holds no weights; name a file of OpenAI's, or one that unnoise wrote")
-    for key, value in state.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor) or not value.is_floating_point():
-            raise ValueError(
-                f"{path} holds more than weights ({str(key)[:60]!r}); name a file of plain weights, such as "
-                "ema_0.9999_500000.pt or 256x256_diffusion.pt"
-            )
-    return state
-
-
-def _starts_like_zip(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(2) == b"PK"
-
-
-def _why_unread(message: str) -> str:
-    """torch's refusal in one line."""
-    found = re.search(r"GLOBAL ([\w.]+)", message) or re.search(r"global ([\w.]+)", message)
-    if found:
-        name = found[1].rstrip(".")
-        return f"holds code besides weights ({name}); it was refused and nothing in it was run"
-    return (
-        "is damaged or holds more than weights, so it was refused and nothing in it was run; "
-        "download or copy it again"
-    )
 
 
 def recognise(state: Mapping[str, Tensor], path: Path) -> tuple[TrainConfig, ModelInfo]:
@@ -158,8 +105,9 @@ def _chosen(state: Mapping[str, Tensor], path: Path, name: str) -> tuple[TrainCo
             classes = len(state[LAST_BIAS.get(network.pool, LAST_BIAS["adaptive"])])
         else:
             model = config.model
-            per_channel = model.network.patch**2 * (1 + (model.variance in ("learned", "learned_range")))
-            size, channels = model.image_size, len(state["out.2.bias"]) // per_channel
+            patch = model.network.patch if isinstance(model.network, UNetSettings) else 1
+            per_channel = patch**2 * (1 + (model.variance in ("learned", "learned_range")))
+            size, channels = model.image_size, len(_last_bias(state)) // per_channel
             label = state.get("label_emb.weight")
             classes = 0 if label is None else len(label) - (config.label_dropout > 0)
     if channels is None or classes is None:
@@ -169,3 +117,8 @@ def _chosen(state: Mapping[str, Tensor], path: Path, name: str) -> tuple[TrainCo
     if config.label_dropout > 0 and classes:
         info = replace(info, null_label=classes)
     return resolve(config, size=size, channels=channels, classes=classes), info
+
+
+def _last_bias(state: Mapping[str, Tensor]) -> Tensor:
+    """Of a U-Net's last convolution: one entry an output channel. KeyError where there is none."""
+    return state["out.2.bias"] if "out.2.bias" in state else state["conv_out.bias"]

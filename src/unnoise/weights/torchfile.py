@@ -1,0 +1,82 @@
+"""Reads torch's files (.pt, .pth, .ckpt, .bin) safely: tensors come out, and nothing inside is ever run."""
+
+import pickle
+import re
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
+
+
+def is_torch_file(path: Path) -> bool:
+    """Whether a file is torch's (a zip archive or a pickle), or calls itself so."""
+    if path.suffix in SUFFIXES:
+        return True
+    with open(path, "rb") as file:
+        return file.read(4).startswith((b"PK\x03\x04", b"\x80\x02"))
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The weights of a file by key, memory-mapped where its format allows; nothing inside is run.
+
+    Of a training checkpoint of DDIM's code, a list, the averaged weights if it has them. ValueError for a
+    file that is damaged, that holds code, or that holds other things than weights.
+    """
+    content = _read(path)
+    state = _of_checkpoint(content) if isinstance(content, list) else content
+    if not isinstance(state, dict) or not state:
+        raise ValueError(f"{path} holds no weights; name a published file, or one that unnoise wrote")
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor) or not value.is_floating_point():
+            raise ValueError(
+                f"{path} holds more than weights ({str(key)[:60]!r}); name a file of plain weights, such as "
+                "ema_0.9999_500000.pt or 256x256_diffusion.pt"
+            )
+    return state
+
+
+def _of_checkpoint(content: list[Any]) -> Any:
+    """The weights of [network, optimiser, epoch, step], or of [network, optimiser, epoch, step, average]."""
+    state = content[0 if len(content) == 4 else -1] if len(content) in (4, 5) else None
+    if not isinstance(state, dict):
+        return None
+    return {str(key).removeprefix("module."): value for key, value in state.items()}  # of nn.DataParallel
+
+
+def _read(path: Path) -> Any:
+    """What torch reads under the rule that nothing is run."""
+    archive = zipfile.is_zipfile(path)
+    if not archive and _starts_like_zip(path):
+        raise ValueError(f"{path} is cut short or damaged; download or copy it again")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols, which the reader below judges itself
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=archive or None)
+    except OSError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} {_why_unread(str(error))}") from None
+    except Exception:  # damage shows in many ways: every one is the same to the user
+        raise ValueError(f"{path} is cut short or damaged; download or copy it again") from None
+
+
+def _starts_like_zip(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) == b"PK"
+
+
+def _why_unread(message: str) -> str:
+    """torch's refusal in one line."""
+    found = re.search(r"GLOBAL ([\w.]+)", message) or re.search(r"global ([\w.]+)", message)
+    if found:
+        name = found[1].rstrip(".")
+        return f"holds code besides weights ({name}); it was refused and nothing in it was run"
+    return (
+        "is damaged or holds more than weights, so it was refused and nothing in it was run; "
+        "download or copy it again"
+    )
