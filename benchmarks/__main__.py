@@ -1,118 +1,66 @@
-"""`python -m benchmarks`: images per second and peak memory beside diffusers, in one interleaved run."""
+"""`python -m benchmarks [PART ...]`: this package beside its peers, one table a part.
+
+unet: the ADM U-Net beside diffusers. frechet: the Frechet distance beside scipy's and the eigenvalues' route.
+neighbours: precision and recall beside numpy. inception: the network of FID beside torch-fidelity's.
+agreement: every metric beside torch-fidelity, pytorch-fid and clean-fid, on the same features and the same
+pictures. bfloat16: what lower precision in the feature network would do to the numbers.
+
+All parts take about 20 minutes on two idle cores: unet 2, frechet 4, neighbours 8, the others 1 or 2 each.
+"""
 
 import argparse
-import json
+import importlib
 import os
-import statistics
-import subprocess
-import sys
-from dataclasses import asdict, dataclass, field
+import time
 
-from benchmarks.rivals import Architecture
-
-BASE = "diffusers float32"
-CONTESTANTS = {
-    "diffusers float32": {"rival": "diffusers", "precision": "float32", "compiled": False},
-    "diffusers bfloat16": {"rival": "diffusers", "precision": "bfloat16", "compiled": False},
-    "unnoise float32": {"rival": "unnoise", "precision": "float32", "compiled": False},
-    "unnoise bfloat16": {"rival": "unnoise", "precision": "bfloat16", "compiled": False},
-}
-COMPILED = {
-    f"{name} compiled": spec | {"compiled": True}
-    for name, spec in CONTESTANTS.items()
-    if name != "diffusers bfloat16"
+PARTS = {
+    "unet": "unet",
+    "frechet": "metrics_frechet",
+    "neighbours": "metrics_neighbours",
+    "inception": "metrics_inception",
+    "agreement": "metrics_agreement",
+    "bfloat16": "metrics_bfloat16",
 }
 
 
-@dataclass
-class Contestant:
-    """A worker process and what it has answered."""
-
-    name: str
-    process: subprocess.Popen
-    about: dict
-    seconds: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-    peak: float = 0.0
-
-    def go(self) -> None:
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        row = json.loads(self.process.stdout.readline())
-        self.seconds.append(row["seconds"])
-        self.cpu.append(row["cpu"])
-        self.peak = row["peak"]
-
-
-def start(name: str, spec: dict, step: str, args: argparse.Namespace) -> Contestant:
-    """A worker, its network built and warm."""
-    # Idle OpenMP threads of one worker must not spin while another one is timed.
-    environment = os.environ | {"OMP_NUM_THREADS": str(args.threads), "OMP_WAIT_POLICY": "passive"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
+def parser() -> argparse.ArgumentParser:
+    """Options of all parts."""
+    found = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    spec = spec | {
-        "step": step,
-        "batch": args.batch,
-        "threads": args.threads,
-        "architecture": asdict(Architecture()),
-    }
-    process.stdin.write(json.dumps(spec) + "\n")
-    process.stdin.flush()
-    answer = process.stdout.readline()
-    if not answer:
-        raise SystemExit(f"{name} did not start; see the traceback above")
-    return Contestant(name, process, json.loads(answer))
-
-
-def race(step: str, names: dict[str, dict], args: argparse.Namespace) -> list[Contestant]:
-    """All contestants' steps in turn, `args.rounds` times."""
-    field_ = [start(name, spec, step, args) for name, spec in names.items()]
-    for number in range(args.rounds):
-        for contestant in field_ if number % 2 else reversed(field_):
-            contestant.go()
-    for contestant in field_:
-        contestant.process.stdin.close()
-        contestant.process.wait()
-    return field_
-
-
-def table(step: str, contestants: list[Contestant], args: argparse.Namespace) -> list[str]:
-    """Medians, with the ratio of each round's pair: what other work on the machine does to both cancels."""
-    base = next(c for c in contestants if c.name == BASE)
-    rows = [
-        f"{step}, batch {args.batch}, {args.threads} threads, median of {args.rounds} rounds",
-        " " * 28 + " images/s      ms  x diffusers   (cpu)  peak MiB  first s  parameters",
-    ]
-    for c in contestants:
-        ratio = statistics.median(b / s for b, s in zip(base.seconds, c.seconds, strict=True))
-        cpu = statistics.median(b / s for b, s in zip(base.cpu, c.cpu, strict=True))
-        median = statistics.median(c.seconds)
-        rows.append(
-            f"{c.name:28}{args.batch / median:9.1f}{median * 1e3:8.0f}{ratio:12.2f}x{cpu:7.2f}x{c.peak:10.0f}"
-            f"{c.about['first']:9.1f}{c.about['parameters']:12,}"
-        )
-    return rows
+    found.add_argument("parts", nargs="*", metavar="PART", help=f"some of {', '.join(PARTS)}; default all")
+    found.add_argument(
+        "--rounds", type=int, default=5, help="of which the median is taken, in turn; default 5"
+    )
+    found.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
+    found.add_argument("--batch", type=int, default=32, help="unet, inception: pictures at once")
+    found.add_argument("--steps", nargs="+", choices=("forward", "training"), default=("forward", "training"),
+                       help="unet: what is timed")  # fmt: skip
+    found.add_argument("--compile", action="store_true", help="unet: torch.compile both as well (minutes)")
+    found.add_argument("--n", type=int, default=10_000, help="neighbours: pictures a side")
+    found.add_argument("--blocks", type=int, nargs="+", default=(1024, 10_000),
+                       help="neighbours: rows of a block for numpy and us; ADM's is 10,000")  # fmt: skip
+    found.add_argument("--kinds", nargs="+", default=("network", "spectrum", "noise"),
+                       choices=("network", "spectrum", "noise"), help="neighbours: features")  # fmt: skip
+    found.add_argument("--side", type=int, default=64, help="inception: side of the pictures")
+    return found
 
 
 def main() -> None:
-    """Run the races that were asked for and print their tables."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=7, help="at least 5, of which the median is taken")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument(
-        "--steps", nargs="+", choices=("forward", "training"), default=("forward", "training")
-    )
-    parser.add_argument("--compile", action="store_true", help="torch.compile both as well (minutes)")
-    args = parser.parse_args()
-    names = CONTESTANTS | (COMPILED if args.compile else {})
-    for step in args.steps:
-        print("\n".join(table(step, race(step, names, args), args)), "\n", flush=True)
+    """Run the parts that were asked for, each with its tables."""
+    args = parser().parse_args()
+    unknown = [part for part in args.parts if part not in PARTS]
+    if unknown:
+        parser().error(f"{unknown[0]!r} is no part; choose from {', '.join(PARTS)}")
+    # Before numpy and torch are imported: their thread pools read these once.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(args.threads)
+    began = time.monotonic()
+    for part in args.parts or PARTS:
+        at = time.monotonic()
+        importlib.import_module(f"benchmarks.{PARTS[part]}").run(args)
+        print(f"({part}: {time.monotonic() - at:.0f} s)", flush=True)
+    print(f"\nall: {time.monotonic() - began:.0f} s")
 
 
 if __name__ == "__main__":

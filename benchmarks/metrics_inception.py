@@ -1,23 +1,21 @@
-"""`python -m benchmarks.metrics_inception`: images/s of the Inception network beside torch-fidelity's, same
-weights, same pictures.
+"""The part `inception`: images/s of the network of FID beside torch-fidelity's, same weights, same pictures.
 
-Without the published weights random ones do: speed and agreement do not depend on them. Also prints what
-bfloat16 would do to the features.
+Without the published weights random ones do: speed and agreement do not depend on them.
 """
 
 import argparse
-import os
+import contextlib
 import statistics
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from benchmarks.metrics_rivals import load
+from benchmarks.metrics_rivals import INSTALL, has_torchvision, load
 from benchmarks.metrics_timing import Contestant, race
 from unnoise.metrics import weights as store
-from unnoise.metrics.frechet import frechet_distance
-from unnoise.metrics.statistics import Moments
 from unnoise.networks.inception import InceptionV3, published_shapes
 
 
@@ -44,80 +42,70 @@ def some_state() -> tuple[dict[str, torch.Tensor], str]:
         return state, "random weights"
 
 
-def speed(batch: int, side: int, rounds: int) -> None:
-    state, which = some_state()
-    ours = InceptionV3(state)
-    pixels = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8)
-    contestants = []
+def fidelity(state: dict[str, Tensor]) -> Callable[[Tensor], Tensor] | None:
+    """torch-fidelity's network: uint8 (B, 3, H, W) -> (B, 2048); None when it is not installed."""
     module = load("torch_fidelity", "feature_extractor_inceptionv3")
     if module is None:
-        print("torch-fidelity is not installed; pip install --no-deps -r benchmarks/requirements-metrics.txt")
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "weights.pth"
-            torch.save(state, path)
-            theirs = module.FeatureExtractorInceptionV3(
-                "inception", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
-            )
-        contestants.append(Contestant("torch-fidelity float32", lambda: theirs(pixels)[0]))
-    contestants.append(Contestant("unnoise float32", lambda: ours(pixels).pool))
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.pth"
+        torch.save(state, path)
+        network = module.FeatureExtractorInceptionV3(
+            "inception", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
+        )
+    return lambda pixels: network(pixels)[0]
+
+
+def pytorch_fid(state: dict[str, Tensor]) -> Callable[[Tensor], Tensor] | None:
+    """pytorch-fid's network, which builds on torchvision's; None when one of them is not installed."""
+    module = load("pytorch_fid", "inception")
+    if module is None or not has_torchvision():
+        return None
+    module.load_state_dict_from_url = lambda *_, **__: state
+    network = module.InceptionV3().eval()
+    return lambda pixels: network(pixels.float() / 255)[0].flatten(1)
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """That many threads, and then as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def speed(state: dict[str, Tensor], which: str, args: argparse.Namespace) -> None:
+    """Images/s of both networks."""
+    ours, theirs = InceptionV3(state), fidelity(state)
+    pixels = torch.randint(0, 256, (args.batch, 3, args.side, args.side), dtype=torch.uint8)
+    contestants = [Contestant("torch-fidelity", lambda: theirs(pixels))] if theirs else []
+    contestants.append(Contestant("unnoise", lambda: ours(pixels).pool))
     with torch.no_grad():
         for c in contestants:
             c.call()
-        race(contestants, rounds)
-    print(f"\nInception, batch {batch} of {side}x{side}, {torch.get_num_threads()} threads, {which}")
+        race(contestants, args.rounds)
+    print(
+        f"\nInception in float32, batch {args.batch} of {args.side}x{args.side}, {torch.get_num_threads()} "
+        f"threads, {which}, median of {args.rounds} rounds"
+    )
     base, mine = contestants[0], contestants[-1]
     for c in contestants:
         ratio = statistics.median(a / b for a, b in zip(base.wall, c.wall, strict=True))
         cpu = statistics.median(a / b for a, b in zip(base.cpu, c.cpu, strict=True))
-        print(f"{c.name:28}{batch / statistics.median(c.wall):8.2f} images/s{ratio:8.2f}x{cpu:8.2f}x (cpu)")
+        rate = args.batch / statistics.median(c.wall)
+        print(f"{c.name:20}{rate:8.2f} images/s{ratio:8.2f}x{cpu:8.2f}x (cpu)")
     error = (base.answer - mine.answer).abs().max() / base.answer.abs().max()
     print(f"agreement of the 2048 features: {error:.1e} of the largest", flush=True)
 
 
-def bfloat16(n: int, batch: int = 16) -> None:
-    """What bfloat16 autocast does to the features and to the distance between two sets of pictures."""
+def run(args: argparse.Namespace) -> None:
+    """With all threads, and with one."""
     state, which = some_state()
-    network = InceptionV3(state)
-    generator = torch.Generator().manual_seed(1)
-    found: dict[str, list[list[torch.Tensor]]] = {"float32": [[], []], "bfloat16": [[], []]}
-    with torch.no_grad():
-        for set_ in range(2):
-            for _ in range(0, n, batch):
-                low = torch.rand(batch, 3, 6, 6, generator=generator)
-                pixels = torch.nn.functional.interpolate(low, (32, 32), mode="bicubic")
-                pixels = (pixels * (255 - 40 * set_)).clamp(0, 255).byte()
-                found["float32"][set_].append(network(pixels).pool)
-                with torch.autocast("cpu", torch.bfloat16):
-                    found["bfloat16"][set_].append(network(pixels).pool)
-    distances = {
-        name: frechet_distance(
-            real=Moments.of(torch.cat(a)).gaussian(), fake=Moments.of(torch.cat(b)).gaussian()
-        )
-        for name, (a, b) in found.items()
-    }
-    exact, rough = (torch.cat(found[k][0]) for k in ("float32", "bfloat16"))
-    print(f"\nbfloat16 autocast, {n} pictures a side, {which}")
-    print(f"features off by {((exact - rough).norm() / exact.norm()):.2e} (relative norm)")
-    print(f"FID {distances['float32']:.5f} in float32, {distances['bfloat16']:.5f} in bfloat16")
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Print the tables."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.metrics_inception", description=__doc__)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--side", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument(
-        "--bfloat16", type=int, default=128, metavar="N", help="pictures a side; 0 leaves it out"
-    )
-    args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    speed(args.batch, args.side, args.rounds)
-    if args.bfloat16:
-        bfloat16(args.bfloat16)
-
-
-if __name__ == "__main__":
-    main()
+    if fidelity(state) is None:
+        print(f"\ntorch-fidelity is not installed; {INSTALL}")
+    for count in sorted({args.threads, 1}, reverse=True):
+        with threads(count):
+            speed(state, which, args)

@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unnoise.metrics.density_coverage import density_coverage
-from unnoise.metrics.distances import neighbour_distances, smallest
+from unnoise.metrics.distances import smallest
 from unnoise.metrics.frechet import extrapolate_frechet, frechet_distance
 from unnoise.metrics.inception_score import inception_score, inception_score_fidelity
 from unnoise.metrics.intervals import frechet_error, kernel_error, mean_error, score_error
 from unnoise.metrics.kernel import kernel_distance, kernel_distance_all
 from unnoise.metrics.nearest import nearest_training
+from unnoise.metrics.neighbours import neighbour_distances
 from unnoise.metrics.precision_recall import precision_recall, precision_recall_fidelity, realism
 from unnoise.metrics.statistics import Gaussian, Moments
 

@@ -1,4 +1,4 @@
-"""Squared Euclidean distances in blocks of bounded memory, and the k nearest neighbours from them.
+"""Squared Euclidean distances in blocks of bounded memory, and the smallest of them.
 
 Everything that compares sets of features point by point stands on this: precision, recall, density, coverage,
 nearest training pictures.
@@ -15,7 +15,8 @@ CHUNK = 32
 
 def squared_norms(x: Tensor) -> Tensor:
     """|x|^2 of each row of (N, D)."""
-    return x.square().sum(1)
+    norms: Tensor = torch.linalg.vector_norm(x, dim=1)
+    return norms.square_()
 
 
 def squared_distances(a: Tensor, b: Tensor, norms_a: Tensor, norms_b: Tensor) -> Tensor:
@@ -51,55 +52,28 @@ def blocks(n: int, size: int) -> Iterator[slice]:
 
 
 def smallest(values: Tensor, k: int) -> Tensor:
-    """The k smallest of each row, ascending; (rows, k).
+    """The k smallest of each row, ascending; (rows, k), padded with infinity."""
+    if values.shape[1] < k:
+        pad = values.new_full((len(values), k - values.shape[1]), float("inf"))
+        values = torch.cat([values, pad], 1)
+    return lowest(values, k)[0]
+
+
+def lowest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k smallest of each row, ascending, and their columns; k is at most the number of columns.
 
     All k lie in the k chunks of a row that have the smallest minima, so only those are sorted: much less work
     than a partition of the row.
     """
     n = values.shape[1]
-    if n > 4 * k * CHUNK:
-        whole = n - n % CHUNK
-        chunked = values[:, :whole].reshape(len(values), -1, CHUNK)
-        best = chunked.amin(2).topk(k, largest=False, sorted=False).indices
-        chosen = chunked.gather(1, best[:, :, None].expand(-1, -1, CHUNK)).flatten(1)
-        values = torch.cat([chosen, values[:, whole:]], 1)
-    if values.shape[1] < k:
-        pad = values.new_full((len(values), k - values.shape[1]), float("inf"))
-        values = torch.cat([values, pad], 1)
-    return values.topk(k, largest=False, sorted=True).values
-
-
-def neighbour_distances(x: Tensor, k: int, *, block: int = BLOCK) -> Tensor:
-    """Squared distances of each row of (N, D) to itself and its k nearest others, ascending: (N, k + 1), >=
-    0.
-
-    Where a few directions bound the distances well, only a few candidates of each row are measured
-    (`sketch.py`); else each pair of blocks is multiplied once and read from both sides. Exact either way.
-    """
-    from unnoise.metrics.sketch import sketched_neighbours
-
-    found = sketched_neighbours(x, k, block=block)
-    return _all_neighbours(x, k, block) if found is None else found
-
-
-def _all_neighbours(x: Tensor, k: int, block: int) -> Tensor:
-    norms = squared_norms(x)
-    slices = list(blocks(len(x), block))
-    best = x.new_full((len(x), k + 1), float("inf"))
-
-    def add(rows: slice, values: Tensor, lowest: Tensor) -> None:
-        """values: a matrix of distances, `lowest` its row minima; rows that no value improves are left
-        alone.
-        """
-        known = best[rows]
-        closer = (lowest < known[:, k]).nonzero()[:, 0]
-        if len(closer):
-            known[closer] = smallest(torch.cat([known[closer], smallest(values[closer], k + 1)], 1), k + 1)
-
-    for rows in slices:
-        for columns in slices[rows.start // block :]:
-            d = squared_distances(x[rows], x[columns], norms[rows], norms[columns])
-            add(rows, d, d.amin(1))
-            if columns is not rows:
-                add(columns, d.T, d.amin(0))
-    return best.clamp_min_(0)
+    if n <= 4 * k * CHUNK:
+        found = values.topk(k, largest=False, sorted=True)
+        return found.values, found.indices
+    whole = n - n % CHUNK
+    chunked = values[:, :whole].reshape(len(values), -1, CHUNK)
+    best = chunked.amin(2).topk(k, largest=False, sorted=False).indices[:, :, None]
+    chosen = chunked.gather(1, best.expand(-1, -1, CHUNK)).flatten(1)
+    found = torch.cat([chosen, values[:, whole:]], 1).topk(k, largest=False, sorted=True)
+    columns = (best * CHUNK + torch.arange(CHUNK, device=values.device)).flatten(1)
+    rest = torch.arange(whole, n, device=values.device).expand(len(values), -1)
+    return found.values, torch.cat([columns, rest], 1).gather(1, found.indices)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unnoise.metrics.distances import BLOCK, blocks, neighbour_distances, squared_distances, squared_norms
+from unnoise.metrics.distances import BLOCK, blocks, squared_distances, squared_norms
+from unnoise.metrics.neighbours import neighbour_distances
 from unnoise.metrics.precision_recall import pair_of
 
 COPY_QUANTILE = 0.01

@@ -16,12 +16,12 @@ from unnoise.metrics.distances import (
     BLOCK,
     blocks,
     half_squared_distances,
-    neighbour_distances,
     smallest,
     squared_distances,
     squared_norms,
 )
-from unnoise.metrics.sketch import sketched_membership
+from unnoise.metrics.neighbours import inside_balls, neighbour_distances
+from unnoise.metrics.sketch import sketches
 from unnoise.metrics.statistics import as_matrix
 
 HALF_BLOCK = 10_000
@@ -89,13 +89,18 @@ def precision_recall(
     `manifold_radii` saves half of the work.
     """
     a, b = pair_of(real, fake, k)
-    if real_radii is None:
-        real_radii = manifold_radii(a, ks=(k,), half=half, block=block)[:, 0]
-    fake_radii = manifold_radii(b, ks=(k,), half=half, block=block)[:, 0]
     if half:
+        if real_radii is None:
+            real_radii = manifold_radii(a, ks=(k,), half=True, block=block)[:, 0]
+        fake_radii = manifold_radii(b, ks=(k,), half=True, block=block)[:, 0]
         real_in, fake_in = _inside_half(a, b, real_radii, fake_radii, max(block, HALF_BLOCK))
     else:
-        real_in, fake_in = _inside(a, b, real_radii, fake_radii, block)
+        pair = sketches(a, b)
+        of_a, of_b = pair or (None, None)
+        if real_radii is None:
+            real_radii = neighbour_distances(a, k, block=block, sketch=of_a)[:, k]
+        fake_radii = neighbour_distances(b, k, block=block, sketch=of_b)[:, k]
+        real_in, fake_in = inside_balls(a, b, real_radii, fake_radii, block=block, pair=pair)
     return PrecisionRecall(_share(fake_in), _share(real_in), fake_in, real_in)
 
 
@@ -111,28 +116,6 @@ def _inside_half(a: Tensor, b: Tensor, radii_a: Tensor, radii_b: Tensor, block: 
             d = half_squared_distances(a[rows], b[columns])
             in_a[rows] |= (d <= radii_b[columns]).any(1)
             in_b[columns] |= (d <= radii_a[rows, None]).any(0)
-    return in_a, in_b
-
-
-def _inside(a: Tensor, b: Tensor, radii_a: Tensor, radii_b: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """Which a lie in a ball of b, which b in a ball of a.
-
-    One hit decides a point, and a lower bound of its distances may rule out every ball (`sketch.py`): only
-    points that are still open are measured against all.
-    """
-    norms_a, norms_b = squared_norms(a), squared_norms(b)
-    (in_a, open_a), (in_b, open_b) = sketched_membership(a, b, radii_a, radii_b, block=block)
-
-    def measure(rows: Tensor, columns: Tensor) -> None:
-        for i in blocks(len(rows), block):
-            for j in blocks(len(columns), block):
-                r, c = rows[i], columns[j]
-                d = squared_distances(a[r], b[c], norms_a[r], norms_b[c]).clamp_min_(0)
-                in_a[r] |= (d <= radii_b[c]).any(1)
-                in_b[c] |= (d <= radii_a[r, None]).any(0)
-
-    measure(open_a.nonzero()[:, 0], torch.arange(len(b), device=b.device))
-    measure((~open_a).nonzero()[:, 0], (open_b & ~in_b).nonzero()[:, 0])
     return in_a, in_b
 
 

@@ -59,7 +59,7 @@ LPIPS_SHIFT_TOLERANT = Published(
     what="shift-tolerant LPIPS on VGG16",
     variable="UNNOISE_LPIPS",
     package=("stlpips_pytorch", "weights/vST0.0/vgg_shift_tolerant.pth"),
-    install="pip install --no-deps stlpips-pytorch",
+    install="pip install stlpips-pytorch",
 )
 
 

@@ -1,4 +1,4 @@
-"""Features of any Hugging Face vision model (DINOv2, CLIP): the extra `[metrics]`; no code of the model's
+"""Features of any Hugging Face vision model (DINOv2, CLIP): the extra `[hf]`; no code of the model's
 repository runs.
 """
 
@@ -36,7 +36,7 @@ class HuggingFaceFeatures:
             from transformers.utils.logging import disable_progress_bar  # type: ignore[import-not-found]
         except ImportError as error:
             raise ValueError(
-                f"features=hf:{name} needs transformers; pip install 'unnoise[metrics]'"
+                f"features=hf:{name} needs transformers; pip install 'unnoise[hf]'"
             ) from error
         disable_progress_bar()
         try:
