@@ -35,9 +35,7 @@ class HuggingFaceFeatures:
             from transformers import AutoImageProcessor, AutoModel  # type: ignore[import-not-found]
             from transformers.utils.logging import disable_progress_bar  # type: ignore[import-not-found]
         except ImportError as error:
-            raise ValueError(
-                f"features=hf:{name} needs transformers; pip install 'unnoise[hf]'"
-            ) from error
+            raise ValueError(f"features=hf:{name} needs transformers; pip install 'unnoise[hf]'") from error
         disable_progress_bar()
         try:
             model = AutoModel.from_pretrained(name, trust_remote_code=False)
