@@ -9,9 +9,8 @@ from unnoise.metrics.report import save_page
 from unnoise.metrics.result import Metric
 from unnoise.studies.ablated import Ablation, Measured, Row
 from unnoise.studies.points import SAMPLES, strip
+from unnoise.studies.sweep_report import HEIGHT, SHOWN, SIDE, UNBROKEN, WIDTH
 
-SHOWN = 12
-WIDTH, HEIGHT = 480, 300
 READING = (
     "The baseline's numbers, then each variant's difference to it. * marks a difference beyond the 95 % "
     "interval of the two, which is of redrawn samples alone: training again with another seed moves numbers "
@@ -77,11 +76,12 @@ def page(ablation: Ablation, charts: dict[str, Chart], command: str) -> str:
     )
     changes = [(row.name, ", ".join(row.changes), row.failed) for row in ablation.rows]
     head, *rows = ablation.table(ablation.metrics)
+    whole = [[cell.replace(" ± ", UNBROKEN) for cell in row] for row in rows]
     return html.page(
         "Ablation",
         lead,
         *(html.paragraph(text, warning=True) for text in ablation.warnings),
-        html.section("Differences", html.table(head, rows), html.paragraph(READING)),
+        html.section("Differences", html.table(head, whole), html.paragraph(READING)),
         html.section("Variants", html.table(("variant", "changes", ""), changes)),
         html.section("Against compute", html.side_by_side([html.figure(c) for c in charts.values()])),
         html.section("Pictures", *_pictures(ablation.rows)),
@@ -92,4 +92,5 @@ def page(ablation: Ablation, charts: dict[str, Chart], command: str) -> str:
 def _pictures(rows: tuple[Row, ...]) -> list[str]:
     """The first pictures of each variant at the end of its training."""
     last = [(row.name, row.points[-1].folder / SAMPLES) for row in rows if row.points]
-    return [html.picture(strip(folder, SHOWN), name) for name, folder in last if folder.is_dir()]
+    strips = [(name, strip(folder, SHOWN)) for name, folder in last if folder.is_dir()]
+    return [html.picture(row, name, width=SIDE * SHOWN) for name, row in strips]

@@ -18,6 +18,9 @@ from unnoise.studies.swept import Sweep, Swept
 WIDTH, HEIGHT = 480, 300
 SHOWN = 12
 """Pictures of each point on the page."""
+SIDE = 64
+"""Pixels of the page that a picture is wide."""
+UNBROKEN = "\u00a0±\u00a0"
 LOG_RATIO = 20
 """Positive values that reach so many times the smallest are drawn on a logarithmic axis."""
 PLANES = (("recall", ("precision",)), ("is", ("fid", "fd")))
@@ -85,13 +88,15 @@ def _table(sweep: Sweep) -> str:
     head, *rows = sweep.table()
     words = "; ".join(f"{m.name}: {meaning(m.name)}" for m in sweep.metrics if meaning(m.name))
     note = f"* the best, and what the intervals cannot tell from it. {words}."
-    return html.table(head, rows) + html.paragraph(note)
+    whole = [[cell.replace(" ± ", UNBROKEN) for cell in row] for row in rows]
+    return html.table(head, whole) + html.paragraph(note)
 
 
 def _pictures(sweep: Sweep) -> Iterator[str]:
     for p in sweep.points:
         if (p.folder / SAMPLES).is_dir():
-            yield html.picture(strip(p.folder / SAMPLES, SHOWN), p.name or "the model")
+            row = strip(p.folder / SAMPLES, SHOWN)
+            yield html.picture(row, p.name or "the model", width=SIDE * SHOWN)
 
 
 def _plain(metric: str) -> str:
