@@ -136,7 +136,7 @@ def test_to_noise_and_back_and_on(unnoise, place, tmp_path):
     job = ["invert", "tiny.safetensors", "pictures/a.png", "pictures/b.png", *FAST, "--label", "sandal"]
     code, said, complaint = unnoise(*job, "--out", tmp_path)
     assert code == 0 and complaint == "" and "2 pictures done" in said
-    lines = [line for line in said.splitlines() if "PSNR" in line]
+    lines = [line for line in said.splitlines() if ": PSNR" in line]
     assert [line.split(":")[0] for line in lines] == ["a", "b"]
     for name, line in zip("ab", lines, strict=True):
         error = pixels(tmp_path / f"{name}-back.png").astype(int) - pixels(place / f"pictures/{name}.png")
@@ -144,7 +144,7 @@ def test_to_noise_and_back_and_on(unnoise, place, tmp_path):
         assert f"{10 * np.log10(255**2 / (error**2).mean()):.1f} dB" in line
     assert load_code(tmp_path / "a.safetensors").label == "Sandal"
     code, again, _ = unnoise(*job, "--out", tmp_path)
-    assert code == 0 and "0 pictures done" in again and lines == again.splitlines()[-2:]
+    assert code == 0 and "0 pictures done" in again and said.splitlines()[-3:] == again.splitlines()[-3:]
     # The noise is drawn again, and is an end of a way.
     code, said, _ = unnoise(
         "invert",

@@ -84,8 +84,13 @@ def test_exact_variants_are_equal_to_the_bit(model):
     a, b = levels(0, 8), levels(1, 8)
     options = {"steps": "4", "exact": True, "sampler": "ddpm", "labels": ("sandal", "0")}
     both = list(vary(model, [a, b], request("vary", n=11, **options)))
-    alone = varied(model, b, n=2, first=9, **options | {"labels": ("0",)})
-    assert torch.equal(both[1].pixels[9:], alone.pixels)
+    seen = []
+    lone = request("vary", n=3, first=6, **options | {"labels": ("0",)})
+    (alone,) = vary(model, [b], lone, on_step=seen.append)
+    assert torch.equal(both[1].pixels[6:9], alone.pixels)
+    # Each in its own place of a batch of eight, whatever is beside it.
+    ids = list(dict.fromkeys(p.ids for p in seen))
+    assert [(len(row), row[6], row[7], row[0]) for row in ids] == [(8, 6, 7, 6), (8, 8, 8, 8)]
 
 
 def test_classes_and_guidance(model):

@@ -1,6 +1,7 @@
 """`unnoise edit`: what a model makes of pictures."""
 
 import contextlib
+import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -152,10 +153,12 @@ def invert(
         found = invert_files(work.folder, pictures)
         work.say_done("picture", "done")
         for name, lost in found.items():
-            typer.echo(
-                f"{name}: PSNR {lost.psnr:.1f} dB, {lost.mean:.2f} grey levels in the mean, "
-                f"{lost.largest} at most"
-            )
+            typer.echo(f"{name}: PSNR {lost.psnr:.1f} dB, {_grey_levels(lost.mean, lost.largest)}")
+        if len(found) > 1:
+            lost = found.values()
+            mean, largest = sum(each.mean for each in lost) / len(lost), max(each.largest for each in lost)
+            decibels = statistics.median(each.psnr for each in lost)
+            typer.echo(f"all {len(found)}: median PSNR {decibels:.1f} dB, {_grey_levels(mean, largest)}")
 
 
 @edit.command()
@@ -284,6 +287,10 @@ def working(
         if broken:
             _say(f"{len(broken)} {'picture' if len(broken) == 1 else 'pictures'} could not be used")
             raise typer.Exit(1)
+
+
+def _grey_levels(mean: float, largest: int) -> str:
+    return f"{mean:.2f} grey levels in the mean, {largest} at most"
 
 
 def _say(text: str) -> None:
