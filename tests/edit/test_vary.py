@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from tests.edit.conftest import MEAN, SIZE, STD, levels, request
-from tests.models import tiny_model
+from tests.models import tiny_classifier, tiny_model
 from unnoise.edit import vary
 from unnoise.edit.plan import entry
 from unnoise.generate import plan, sample
 from unnoise.images import to_images
+from unnoise.noisy_classifier import save_noisy_classifier
 
 
 def varied(model, picture, **options):
@@ -108,6 +109,23 @@ def test_classes_and_guidance(model):
         vary(model, [a, a], request("vary", labels=("0", "1", "2")))
     (first, second) = vary(model, [a, a], request("vary", labels=("0", "1")))
     assert first.names[0] == "T-shirt/top" and second.names[0] == "Trouser"
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+def test_a_classifier_guides_variants_as_it_guides_samples(model, tmp_path, sampler):
+    """Also as the only one that knows the class, and never without a class."""
+    file = tmp_path / "classifier.safetensors"
+    save_noisy_classifier(file, tiny_classifier())
+    options = {"classifier": str(file), "scale": 3.0, "sampler": sampler, "steps": "4", "labels": ("sandal",)}
+    for extra in ({}, {"conditional": False}, {"guidance": 2.0}):
+        wanted = options | extra
+        guided = varied(model, levels(0, 8), strength=1.0, **wanted)
+        plain = sample(model, n=2, clip="none", precision="float32", **wanted)
+        assert (guided.pixels.int() - plain.pixels.int()).abs().max() <= 1
+    off = varied(model, levels(0, 8), strength=1.0, **options | {"scale": 0.0})
+    assert (off.pixels.int() - guided.pixels.int()).abs().max() > 1
+    with pytest.raises(ValueError, match="none is named"):
+        vary(model, [levels(0, 8)], request("vary", **options | {"labels": ()}))
 
 
 @pytest.mark.parametrize(
