@@ -10,7 +10,7 @@ from PIL import Image
 from tests.goldens import Case, assert_close, golden
 from tests.models import tiny_model, tiny_upsampler
 from tests.networks.unets import settings_of
-from tests.weights.test_openai import saved
+from tests.weights.test_published import saved
 from unnoise.config.schema import GenerateRequest, ModelConfig
 from unnoise.diffusion.condition import Condition
 from unnoise.generate import plan, sample
