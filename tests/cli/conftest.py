@@ -12,7 +12,10 @@ def demo(tmp_path_factory) -> Path:
     """The run directory of a demo that trained for a second."""
     folder = tmp_path_factory.mktemp("demo")
     done = unnoise(
-        *("demo", "--minutes", "0.02", "--samples", "80"), cwd=folder, XDG_CACHE_HOME=str(folder / "cache")
+        *("demo", "--minutes", "0.02", "--samples", "30"),
+        cwd=folder,
+        timeout=600,
+        XDG_CACHE_HOME=str(folder / "cache"),
     )
     assert done.returncode == 0, done.stderr
     assert "runs/demo-1/report.html" in done.stdout and "KID[unnoise-small]" in done.stdout

@@ -8,13 +8,13 @@ import time
 import pytest
 
 
-def unnoise(*arguments, cwd=None, **environment):
+def unnoise(*arguments, cwd=None, timeout=120, **environment):
     return subprocess.run(
         [sys.executable, "-m", "unnoise", *map(str, arguments)],
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
 

@@ -224,9 +224,14 @@ def test_a_signal_before_a_run_goes_on_says_so(tmp_path: Path) -> None:
 
     config = evaluated(optimizer={"decay": "none"}, steps=4)
     tiny_run(tmp_path, config)
-    result, _ = tiny_run(tmp_path, changed(config, steps=8), on_event=listen)
+    longer = changed(config, steps=8)
+    result, events = tiny_run(tmp_path, longer, on_event=listen)
+    assert result.stopped == "SIGTERM" and "at step 4, saved" in result.message
+    anew = changed(longer, data={"cache": str(tmp_path / "another")})  # all features to be computed again
+    result, events = tiny_run(tmp_path, anew, on_event=listen)
     assert result.stopped == "SIGTERM" and result.message == "stopped by SIGTERM before going on"
-    result, _ = tiny_run(tmp_path, changed(config, steps=8))
+    assert not any(isinstance(e, StepDone) for e in events)
+    result, _ = tiny_run(tmp_path, longer)
     assert result.steps == 8 and sorted(evaluations(tmp_path)) == [4, 8]
 
 

@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     minutes: Annotated[float, typer.Option(help="Time for training; the rest takes under a minute.")] = 3.5,
-    samples: Annotated[int, typer.Option(help="Pictures to draw and measure.")] = 300,
+    samples: Annotated[int, typer.Option(help="Pictures to draw and measure.")] = 200,
     out: Annotated[Path, typer.Option(help="Where the numbered runs are.")] = Path("runs"),
     seed: Annotated[int, typer.Option(help="Of everything random in the run.")] = 0,
 ) -> None:
