@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.metrics.double import double  # noqa: F401
-from tests.models import tiny_model
+from tests.models import tiny_model, tiny_upsampler
 from tests.studies.conftest import FAST
 from tests.test_html import Strict
 from unnoise.cli.sample import Stopped
@@ -154,3 +154,13 @@ def test_an_evaluation_stands_beside_the_points_and_another_protocol_is_said(unn
     (place / "theirs.json").write_text(text)
     _, _, complaints = unnoise(*SWEEP, "--grid", "steps=4", "--also", "theirs.json")
     assert "theirs is not measured alike: samples_n 50000, not 10" in complaints
+
+
+def test_an_upsampler_is_swept_over_the_noise_of_its_small_pictures(unnoise, place):
+    save_model(place / "up" / "model.safetensors", tiny_upsampler(noise=0.5))
+    rng = np.random.default_rng(1)
+    np.savez(place / "small.npz", arr_0=rng.integers(0, 256, (10, 4, 4, 1), dtype=np.uint8))
+    options = ["--grid", "low_res_noise=0,0.3", "--set", "low_res=small.npz", "--set", "steps=2"]
+    code, said, complaints = unnoise(SWEEP[0], "up", *SWEEP[2:], *options)
+    assert code == 0, complaints
+    assert "low_res_noise=0.3" in said and len(drawn(place / "s")) == 20

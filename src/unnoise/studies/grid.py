@@ -9,10 +9,11 @@ from typing import Any
 
 from unnoise.config.load import from_dict, nearest, parse_yaml, to_dict
 from unnoise.config.schema import GenerateRequest
-from unnoise.store import SHAPES_NOTHING
 
 MODEL = "model"
-OPTIONS = tuple(f.name for f in dataclasses.fields(GenerateRequest) if f.name not in SHAPES_NOTHING)
+OF_THE_COMMAND = ("n", "first", "batch_size", "device")
+"""Options that change no picture: how many, and how the work is done."""
+OPTIONS = tuple(f.name for f in dataclasses.fields(GenerateRequest) if f.name not in OF_THE_COMMAND)
 """Options of drawing that change pictures: what a grid may hold besides the model."""
 
 
@@ -89,7 +90,7 @@ def _axis(text: str) -> Axis:
 
 
 def _check_name(name: str, option: str, known: Sequence[str]) -> None:
-    if name in SHAPES_NOTHING:
+    if name in OF_THE_COMMAND:
         raise ValueError(f"{option} {name}: {name} changes no picture; it is an option of the command itself")
     if name not in known:
         raise ValueError(
