@@ -10,6 +10,7 @@ FULL = Condition(
     context=torch.randn(3, 5, 4),
     context_mask=torch.ones(3, 5, dtype=torch.bool),
     concat=torch.randn(3, 2, 4, 4),
+    level=torch.tensor([0.0, 0.5, 1.0]),
 )
 
 
