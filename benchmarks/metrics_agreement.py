@@ -1,6 +1,7 @@
 """The part `agreement`: the same features and the same pictures through other people's code and ours."""
 
 import argparse
+import math
 from collections.abc import Callable
 
 import torch
@@ -35,6 +36,16 @@ def distance(a: Tensor, b: Tensor) -> float:
     return frechet_distance(real=Moments.of(a).gaussian(), fake=Moments.of(b).gaussian())
 
 
+def from_features(a: Tensor, b: Tensor) -> float:
+    """The Frechet distance without a covariance: tr (S1 S2)^(1/2) is the sum of the singular values of A B^T,
+    features centred and over the root of N - 1. For few pictures this is quick, and exact to 1e-12.
+    """
+    a, b = a.double(), b.double()
+    gap = (a.mean(0) - b.mean(0)).square().sum()
+    a, b = ((x - x.mean(0)) / math.sqrt(len(x) - 1) for x in (a, b))
+    return float(gap + a.square().sum() + b.square().sum() - 2 * torch.linalg.svdvals(a @ b.T).sum())
+
+
 def frechet_of_others(a: Tensor, b: Tensor) -> dict[str, Callable[[], float]]:
     """Package -> its Frechet distance of our means and covariances, those of float64 features."""
     stats = [x.numpy() for side in (a, b) for x in (side.double().mean(0), side.double().T.cov())]
@@ -67,6 +78,8 @@ def of_features(n: int) -> None:
     ours = distance(a, b)
     for package, call in frechet_of_others(a, b).items():
         row("FID", package, call(), ours)
+    if n <= DIMS:
+        row("FID", "singular values", from_features(a, b), ours)
     kid, prc, isc = (load("torch_fidelity", f"metric_{m}") for m in ("kid", "prc", "isc"))
     if kid is None or prc is None or isc is None:
         return

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unnoise.metrics.density_coverage import density_coverage
-from unnoise.metrics.distances import smallest
+from unnoise.metrics.distances import lowest, smallest
 from unnoise.metrics.frechet import extrapolate_frechet, frechet_distance
 from unnoise.metrics.inception_score import inception_score, inception_score_fidelity
 from unnoise.metrics.intervals import frechet_error, kernel_error, mean_error, score_error
@@ -17,6 +17,7 @@ from unnoise.metrics.kernel import kernel_distance, kernel_distance_all
 from unnoise.metrics.nearest import nearest_training
 from unnoise.metrics.neighbours import neighbour_distances
 from unnoise.metrics.precision_recall import precision_recall, precision_recall_fidelity, realism
+from unnoise.metrics.sketch import gathered_products, sampled_products
 from unnoise.metrics.statistics import Gaussian, Moments
 
 
@@ -144,6 +145,16 @@ def test_smallest_is_sort(n, k, seed):
     x = normal(3, n, seed)
     expected = torch.cat([x.sort(1).values, torch.full((3, k), math.inf)], 1)[:, :k]
     assert smallest(x, k).equal(expected)
+    if n >= k:
+        values, columns = lowest(x, k)
+        assert values.equal(expected) and x.gather(1, columns).equal(expected)
+
+
+@pytest.mark.parametrize("products", [sampled_products, gathered_products])
+def test_chosen_products_are_those_of_the_matrix(products):
+    a, b = normal(37, 50, 1), normal(90, 50, 2)
+    chosen = torch.randint(90, (37, 5), generator=torch.Generator().manual_seed(3))
+    assert torch.allclose(products(a, b, chosen), (a @ b.T).gather(1, chosen), atol=1e-5)
 
 
 def test_permutations_change_nothing():

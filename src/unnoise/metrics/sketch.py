@@ -72,30 +72,36 @@ class Sketch:
 
     def exact(self, rows: Tensor, other: "Sketch", chosen: Tensor) -> Tensor:
         """Squared distances of rows to their chosen points of `other`; (R,), (R, m) -> (R, m)."""
-        cross = _products(self.x[rows], other.x, chosen)
+        products = sampled_products if self.x.device.type == "cpu" else gathered_products
+        cross = products(self.x[rows], other.x, chosen)
         return cross.mul_(-2).add_(self.norms[rows][:, None]).add_(other.norms[chosen]).clamp_min_(0)
 
 
-def _products(a: Tensor, b: Tensor, chosen: Tensor) -> Tensor:
-    """a_i . b_j for the chosen j of each i; (R, D), (M, D), (R, m) -> (R, m)."""
-    if a.device.type == "cpu":
-        # No row of b is copied: 200,000 products of 2048 numbers take 0.2 s, as much as gathering them.
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-            places = torch.sparse_csr_tensor(
-                torch.arange(0, chosen.numel() + 1, chosen.shape[1]),
-                chosen.flatten(),
-                torch.zeros(chosen.numel()),
-                (len(a), len(b)),
-                check_invariants=False,
-            )
-        products: Tensor = torch.sparse.sampled_addmm(places, a, b.T, beta=0.0).values()
-        return products.view(chosen.shape)
+def sampled_products(a: Tensor, b: Tensor, chosen: Tensor) -> Tensor:
+    """a_i . b_j for the chosen j of each i; (R, D), (M, D), (R, m) -> (R, m). Copies no row of b: 200,000
+    products of 2048 numbers take 0.2 s, as much as gathering their rows alone.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        places = torch.sparse_csr_tensor(
+            torch.arange(0, chosen.numel() + 1, chosen.shape[1]),
+            chosen.flatten(),
+            torch.zeros(chosen.numel()),
+            (len(a), len(b)),
+            check_invariants=False,
+        )
+    found: Tensor = torch.sparse.sampled_addmm(places, a, b.T, beta=0.0).values()
+    return found.view(chosen.shape)
+
+
+def gathered_products(a: Tensor, b: Tensor, chosen: Tensor) -> Tensor:
+    """The same where there is no sampled product (not on a CPU), by one small matrix product whose block
+    diagonal is wanted: faster than as many dot products.
+    """
     found = torch.empty(chosen.shape, device=a.device)
     for r in blocks(len(a), TOGETHER):
-        # One small matrix product whose block diagonal is wanted: faster than as many dot products.
-        block = a[r] @ b[chosen[r].flatten()].T
-        found[r] = block.view(len(block), -1, chosen.shape[1]).diagonal().T
+        square = a[r] @ b[chosen[r].flatten()].T
+        found[r] = square.view(len(square), -1, chosen.shape[1]).diagonal().T
     return found
 
 
