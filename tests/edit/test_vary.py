@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.edit.conftest import MEAN, SIZE, STD, levels, request
-from tests.models import tiny_classifier, tiny_model
+from tests.models import tiny_classifier, tiny_model, tiny_upsampler
 from unnoise.edit import vary
 from unnoise.edit.plan import entry
 from unnoise.generate import plan, sample
@@ -149,6 +149,11 @@ def test_refusals(exact_model, options, words):
         vary(exact_model, [levels()], request("vary", **options))
     for word in words:
         assert word in str(error.value)
+
+
+def test_upsamplers_edit_nothing():
+    with pytest.raises(ValueError, match="is an upsampler: it enlarges pictures of 4x4"):
+        vary(tiny_upsampler(), [levels(0, 8)], request("vary"))
 
 
 def test_progress_counts_the_steps_that_are_walked(exact_model):

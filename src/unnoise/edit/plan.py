@@ -113,6 +113,12 @@ def plan_edit(model: Model, request: EditRequest) -> Edit:
         raise ValueError(f"corrections={request.corrections} is too small; use 0 (none) or more")
     if request.frames < 2:
         raise ValueError(f"frames={request.frames} is too small; use 2 (the ends alone) or more")
+    side = model.config.low_res
+    if side:
+        raise ValueError(
+            f"this model is an upsampler: it enlarges pictures of {side}x{side} and edits none; name a model "
+            "that draws without one"
+        )
     if request.generate.device != "auto":
         model.to(choose_device(request.generate.device))
     edit = Edit(request, plan(model, request.generate))
