@@ -19,12 +19,15 @@ DTYPES = {
 """Kind of device -> the types of x that its kernels take."""
 
 
-@torch.compiler.assume_constant_result
 def is_available(device: str = "cpu") -> bool:
     """Whether kernels are there for a kind of device; compiles the CPU's on the first call."""
     if device == "cuda":
         return wanted() and importlib.util.find_spec("triton") is not None
     return device == "cpu" and library() is not None
+
+
+# What torch.compiler.assume_constant_result does; calling it would import the compiler, 3 s at every start.
+is_available._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def takes(device: str, dtype: torch.dtype) -> bool:
