@@ -1,5 +1,6 @@
 """What is measured before the first step disturbs nothing and decides what was left open."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,13 @@ def test_measuring_puts_everything_back() -> None:
     assert all(torch.equal(weights[n], v) for n, v in state.network.state_dict().items())
     assert all(torch.equal(learned[n], v) for n, v in state.job.state_dict().items())
     assert all(p.grad is None for p in state.parameters)
+
+
+def test_steps_that_warm_up_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    state, config = state_of(tiny_config())
+    waits = iter([0.2, 0.1, 0.1, *[0.01] * 100])
+    monkeypatch.setattr("unnoise.train.estimate.take_step", lambda *_: time.sleep(next(waits)))
+    assert 0.01 <= measure(state.job, state.network, config, budget=0.5).seconds < 0.05
 
 
 def test_minutes_set_the_steps_once(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ COMPILE_GAIN = 0.2
 """Share of a step's time that torch.compile saves: about a fifth on the CPUs and GPUs that were measured."""
 COMPILE_SECONDS = {"cpu": 170.0, "cuda": 90.0}
 """What compiling costs before the first step."""
+MOST_MEASURED = 60
+"""Steps measured at most."""
 SPARE = 0.7
 """Share of the available memory that activations may take."""
 SLACK = 0.97
@@ -47,7 +49,8 @@ def measure(
 ) -> Cost:
     """Make two real steps, or more within `budget` seconds, and put everything back as it was.
 
-    The first warms up; the others' median counts. The optimiser, averages and loss scale are throw-away ones.
+    The first ones warm up; the median of the later half counts. The optimiser, averages and loss scale are
+    throw-away ones.
     """
     device = next(job.network.parameters()).device
     weights = {name: value.clone() for name, value in job.network.state_dict().items()}
@@ -59,21 +62,19 @@ def measure(
     times: list[float] = []
     job.network.train()
     try:
-        count = 2
-        while len(times) < count:
+        # Times are the slowest process's, so that all make equally many steps.
+        while len(times) < 2 or (sum(times) < budget and len(times) < MOST_MEASURED):
             batch = job.draw(len(times), mine)
             started = time.perf_counter()
             take_step(state, network, batch, config)
             _synchronize(device)
             on_step()
             times.append(distributed.largest(time.perf_counter() - started, device))
-            if len(times) == 2:
-                count = 2 + min(10, int(budget / times[1]))
     finally:
         job.network.load_state_dict(weights)
         job.load_state_dict(kept)
         job.network.zero_grad(set_to_none=True)
-    return Cost(statistics.median(times[1:]), memory.peak(device))
+    return Cost(statistics.median(times[len(times) // 2 :]), memory.peak(device))
 
 
 def _synchronize(device: torch.device) -> None:

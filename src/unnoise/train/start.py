@@ -193,7 +193,7 @@ def _settle(
     # A signal can end this at once where no other process waits for our gradients.
     on_step = interruption.check if distributed.world() == 1 else lambda: None
     config, cost = estimate.fit_memory(
-        job, network, config, budget=0.02 * total if total else 0.0, on_step=on_step
+        job, network, config, budget=0.05 * total if total else 0.0, on_step=on_step
     )
     if config.compile == "auto":
         left = config.steps * cost.seconds if total is None else total
