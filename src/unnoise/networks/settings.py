@@ -54,7 +54,7 @@ class UNetSettings:
 
     def check_side(self, side: int) -> None:
         """Refuse a side (pixels) that the down-samplings do not divide; the error names those that fit."""
-        _check_side(side, self.size_factor)
+        check_multiple(side, self.size_factor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class DdpmUNetSettings:
 
     def check_side(self, side: int) -> None:
         """Refuse a side (pixels) that the down-samplings do not divide; the error names those that fit."""
-        _check_side(side, self.size_factor)
+        check_multiple(side, self.size_factor)
 
 
 NetworkSettings = UNetSettings | DdpmUNetSettings
@@ -139,7 +139,7 @@ class EncoderUNetSettings:
 
     def check_side(self, side: int) -> None:
         """Refuse a side (pixels) that the down-samplings do not divide; the error names those that fit."""
-        _check_side(side, self.size_factor)
+        check_multiple(side, self.size_factor)
 
     def check(self) -> None:
         """Refuse numbers that make no network, and what is still open."""
@@ -162,7 +162,8 @@ class EncoderUNetSettings:
                 )
 
 
-def _check_side(side: int, factor: int) -> None:
+def check_multiple(side: int, factor: int) -> None:
+    """Refuse a side (pixels) that is no multiple of a network's down-sampling."""
     if side % factor or not side:
         below = side // factor * factor
         fitting = f"{below} or {below + factor}" if below else f"{factor}"
