@@ -41,14 +41,24 @@ def _filled(model: Model, seed: int) -> Model:
 
 
 def tiny_classifier(
-    *, classes=NAMES, channels=1, size=8, seed=5, steps=100, count=None, pool="attention", schedule=None
+    *,
+    classes=NAMES,
+    channels=1,
+    size=8,
+    seed=5,
+    steps=100,
+    count=None,
+    pool="attention",
+    schedule=None,
+    noised=True,
 ) -> NoisyClassifier:
     """A noisy classifier beside `tiny_model`, every weight random; with `count` the classes have no names."""
     network = EncoderUNetSettings(
         image_size=size, in_channels=channels, classes=count or len(classes), pool=pool, width=32, depth=1,
         channel_mult=(1, 2), attention=(2,), head_channels=16,
     )  # fmt: skip
-    config = NoisyClassifierConfig(network=network, schedule=schedule or ScheduleConfig(steps=steps))
+    schedule = schedule or ScheduleConfig(steps=steps)
+    config = NoisyClassifierConfig(network=network, schedule=schedule, noised=noised)
     model = build_noisy_classifier(config, ModelInfo(classes=() if count else tuple(classes)))
     shapes = {key: list(value.shape) for key, value in model.network.state_dict().items()}
     model.network.load_state_dict(recipe_state_dict(shapes, seed))

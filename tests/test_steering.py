@@ -185,6 +185,7 @@ CLASSES = tuple("abcde")
         ({"classes": NAMES[:3]}, ["3 classes", "the model 5"]),
         ({"classes": CLASSES}, ["'a'", "T-shirt/top"]),
         ({"classes": (), "count": 7}, ["7 classes"]),
+        ({"noised": False}, ["clean pictures alone"]),
     ],
 )
 def test_a_classifier_that_does_not_fit_is_refused(model, tmp_path, other, words):

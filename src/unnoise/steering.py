@@ -84,6 +84,11 @@ def guide(request: GenerateRequest, steering: Steering, *, folded: bool) -> Guid
 def check_classifier(model: Model, classifier: NoisyClassifier, name: str) -> None:
     """Refuse a classifier that was made for other pictures, other noise or other classes."""
     settings, config = classifier.config.network, model.config
+    if not classifier.config.noised:
+        raise ValueError(
+            f"{name}: the classifier learned from clean pictures alone (noisy_classifier.noised=false); name "
+            "one trained with noise"
+        )
     _same(name, "classifier", "a side of", settings.image_size, config.image_size, "pixels")
     _same(name, "classifier", "", settings.in_channels, config.channels, "channels")
     _same_noise(name, "classifier", model, classifier)

@@ -79,8 +79,12 @@ def _read(record: Path) -> dict[str, Any]:
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Entries that differ; one that an older version did not know yet counts as its default."""
-    defaults = {key: value for key, value in to_dict(GenerateRequest()).items() if key in new}
-    before, after = _leaves(defaults | dict(old)), _leaves(new)
+    before, after = _leaves(old), _leaves(new)
+    defaults = to_dict(GenerateRequest())
+    for key in after.keys() - before.keys():
+        name = key.rpartition(".")[2]  # an edit's request is within its record, as upsamplers' are
+        if name in defaults:
+            before[key] = defaults[name]
     return [
         f"{key}: {_short(before.get(key))} there, {_short(after.get(key))} now"
         for key in sorted((before.keys() | after.keys()) - set(FOLLOWS))

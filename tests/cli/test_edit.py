@@ -1,5 +1,6 @@
 """`unnoise edit` as a user runs it: what it writes, how it continues, what it names and refuses."""
 
+import json
 import os
 import subprocess
 import sys
@@ -120,6 +121,11 @@ def test_variants_hold_their_requests_and_continue(unnoise, place, tmp_path):
     kept = (tmp_path / "b-001.png").stat().st_mtime_ns
     code, said, _ = unnoise(*job, "-n", 3, "--out", tmp_path)
     assert code == 0 and "4 variants drawn" in said and (tmp_path / "b-001.png").stat().st_mtime_ns == kept
+    # A record from before an option existed is of that option's default.
+    record = json.loads((tmp_path / "request.json").read_text())
+    del record["generate"]["low_res_noise"]
+    (tmp_path / "request.json").write_text(json.dumps(record))
+    assert unnoise(*job, "-n", 3, "--out", tmp_path)[0] == 0
     code, _, complaint = unnoise(*job, "-n", 2, "--eta", 1, "--out", tmp_path)
     assert code == 2 and "another request" in complaint
 
