@@ -1,6 +1,6 @@
 """U-Nets for tests: the settings that guided-diffusion's arguments mean, a condition, a small network."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,8 @@ class Cond:
     label: Tensor | None = None
     concat: Tensor | None = None
     level: Tensor | None = None
+    context: Tensor | None = None
+    context_mask: Tensor | None = None
 
 
 def settings_of(args: dict[str, Any], *, super_res: bool = False) -> UNetSettings:
@@ -44,6 +46,20 @@ def settings_of(args: dict[str, Any], *, super_res: bool = False) -> UNetSetting
         classes=args.get("num_classes"),
         checkpoint=bool(args.get("use_checkpoint", False)),
     )
+
+
+def ldm_settings_of(args: dict[str, Any]) -> UNetSettings:
+    """Our names for the arguments of latent-diffusion's UNetModel, which adds to guided-diffusion's."""
+    transformer = bool(args.get("use_spatial_transformer", False))
+    settings = replace(
+        settings_of(args),
+        transformer_depth=args.get("transformer_depth", 1) if transformer else 0,
+        context_width=args.get("context_dim"),
+    )
+    if transformer or not args.get("legacy", True):
+        # There the decoder's own number of heads is ignored (trap 45).
+        settings = replace(settings, heads_up=None)
+    return settings
 
 
 def encoder_settings_of(args: dict[str, Any]) -> EncoderUNetSettings:

@@ -44,3 +44,24 @@ def check_level(settings: UNetSettings, level: Tensor | None) -> None:
             if level is None
             else "this network is not told a noise level; leave cond.level out, or build it with one"
         )
+
+
+def check_context(settings: UNetSettings, context: Tensor | None, mask: Tensor | None) -> None:
+    """Refuse tokens that a network does not read, the lack of those that it does, and a mask that misses."""
+    width = settings.context_width
+    if (context is None) != (width is None):
+        raise ValueError(
+            "this network reads no context; leave cond.context out, or build it with context_width=..."
+            if width is None
+            else f"this network reads a context; give cond.context, (B, tokens, {width})"
+        )
+    if context is not None and (context.ndim != 3 or context.shape[2] != width):
+        raise ValueError(
+            f"a context of {tuple(context.shape)} given to a network of context_width={width}; give "
+            f"(B, tokens, {width})"
+        )
+    if mask is not None and (context is None or mask.shape != context.shape[:2]):
+        raise ValueError(
+            f"a context mask of {tuple(mask.shape)} does not fit the context; give one value a token, "
+            "(B, tokens), or leave it out"
+        )

@@ -39,6 +39,15 @@ class Linear(nn.Linear):
         return F.linear(x, self.weight.to(x.dtype), bias)
 
 
+class LayerNorm(nn.LayerNorm):
+    """Normalisation over the last dimension in the type of its input, statistics in float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> the same shape and type."""
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
+
+
 class PointwiseConv1d(nn.Conv1d):
     """A 1x1 convolution over positions, kept as (out, in, 1) like the published files, for (B, N, in)."""
 

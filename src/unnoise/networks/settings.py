@@ -31,6 +31,11 @@ class UNetSettings:
     """Heads in the decoder when they differ."""
     attention_order: Literal["legacy", "new"] = "legacy"
     """Channels of qkv grouped [head][qkv] (legacy) or [qkv][head] (new): equal shapes, different results."""
+    transformer_depth: int = 0
+    """Blocks of self-attention, cross-attention and feed-forward where there is attention (latent diffusion);
+    0 has self-attention alone."""
+    context_width: int | None = None
+    """Width of the tokens that the cross-attention reads; None without any."""
     updown_blocks: bool = False
     """Up- and down-sample inside residual blocks ("BigGAN up/downsample") instead of by convolutions."""
     conv_resample: bool = True

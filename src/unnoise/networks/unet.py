@@ -1,8 +1,9 @@
 """The ADM U-Net with every axis of its ablation (Dhariwal & Nichol 2021, arXiv 2105.05233, section 3).
 
 Parameter names and shapes are those of the published files, so loading them is strict and needs no mapping.
-Two things follow other sources: `rescale_residual` scales attention sums too (Song et al. 2021), and
-`concat_level` adds an embedding of the noise of an upsampler's condition (Ho et al. 2021, arXiv 2106.15282).
+Three things follow other sources: `rescale_residual` scales attention sums too (Song et al. 2021),
+`concat_level` adds an embedding of the noise of an upsampler's condition (Ho et al. 2021, arXiv 2106.15282),
+and `transformer_depth` makes it the U-Net of Latent Diffusion (Rombach et al. 2022, arXiv 2112.10752).
 """
 
 from typing import Any
@@ -14,10 +15,11 @@ from torch.utils.checkpoint import checkpoint
 
 from unnoise.networks.attention import SelfAttention
 from unnoise.networks.embeddings import timestep_embedding
-from unnoise.networks.inputs import check_label, check_level, joined
+from unnoise.networks.inputs import check_context, check_label, check_level, joined
 from unnoise.networks.layers import Conv2d, Linear, residual, zeroed
 from unnoise.networks.norm import GroupNorm, best_layout, norm_silu
 from unnoise.networks.settings import UNetSettings
+from unnoise.networks.transformer import SpatialTransformer
 
 LEVELS = 1000
 """A level of 1 is embedded as the time 1000 would be."""
@@ -93,7 +95,8 @@ class UNet(nn.Module):
 
     Reads `cond.label` (B,) int64 when built with classes; appends `cond.concat` (B, C', H', W') to x if
     given, resampled to the size of x: the low-resolution picture of an upsampler. Reads `cond.level` (B,)
-    when built with `concat_level`.
+    when built with `concat_level`, `cond.context` (B, L, context_width) and, if given, `cond.context_mask`
+    (B, L) bool when built with `context_width`.
     """
 
     def __init__(self, settings: UNetSettings) -> None:
@@ -123,22 +126,28 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
         """x: (B, C, H, W), t: (B,) as the schedule tells it -> (B, out_channels, H, W) of the type of x."""
+        norm, _, conv = self.out
+        h = conv(norm_silu(norm, self.features(x, t, cond)))
+        return F.pixel_shuffle(h, self.settings.patch) if self.settings.patch > 1 else h
+
+    def features(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
+        """What the last layers read: (B, width of the first level, H / patch, W / patch), the type of x."""
         dtype = x.dtype
         emb = self.embed(t, *(None, None) if cond is None else (cond.label, cond.level))
+        told = (None, None) if cond is None else (cond.context, cond.context_mask)
+        check_context(self.settings, *told)
         h = joined(self.settings, x, None if cond is None else cond.concat).to(self.compute_dtype or dtype)
         if self.settings.patch > 1:
             h = F.pixel_unshuffle(h, self.settings.patch)
         h = h.contiguous(memory_format=best_layout(h))
         kept = []
         for block in self.input_blocks:
-            h = apply_block(block, h, emb, self.settings.checkpoint)
+            h = apply_block(block, h, emb, self.settings.checkpoint, *told)
             kept.append(h)
-        h = apply_block(self.middle_block, h, emb, self.settings.checkpoint)
+        h = apply_block(self.middle_block, h, emb, self.settings.checkpoint, *told)
         for block in self.output_blocks:
-            h = apply_block(block, torch.cat([h, kept.pop()], dim=1), emb, self.settings.checkpoint)
-        norm, _, conv = self.out
-        h = conv(norm_silu(norm, h.to(dtype)))
-        return F.pixel_shuffle(h, self.settings.patch) if self.settings.patch > 1 else h
+            h = apply_block(block, torch.cat([h, kept.pop()], dim=1), emb, self.settings.checkpoint, *told)
+        return h.to(dtype)
 
     def embed(self, t: Tensor, label: Tensor | None, level: Tensor | None) -> Tensor:
         """What every block is told of time, class and level: (B, 4 width) float32, whatever the activations
@@ -154,12 +163,24 @@ class UNet(nn.Module):
         return emb
 
 
-def apply_block(block: nn.Module, h: Tensor, emb: Tensor, recompute: bool) -> Tensor:
+def apply_block(
+    block: nn.Module,
+    h: Tensor,
+    emb: Tensor,
+    recompute: bool,
+    context: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
     """The layers of one block in turn; `recompute` repeats them in the backward pass to save memory."""
     assert isinstance(block, nn.ModuleList)
     for layer in block:
-        inputs = (h, emb) if isinstance(layer, ResBlock) else (h,)
-        if recompute and torch.is_grad_enabled() and isinstance(layer, ResBlock | SelfAttention):
+        inputs: tuple[Tensor | None, ...] = (h,)
+        if isinstance(layer, ResBlock):
+            inputs = (h, emb)
+        elif isinstance(layer, SpatialTransformer):
+            inputs = (h, context, mask)
+        heavy = isinstance(layer, ResBlock | SelfAttention | SpatialTransformer)
+        if recompute and torch.is_grad_enabled() and heavy:
             h = checkpoint(layer, *inputs, use_reentrant=False)
         else:
             h = layer(*inputs)
@@ -225,24 +246,50 @@ def _decoder(settings: UNetSettings, kept: list[int]) -> nn.ModuleList:
     return blocks
 
 
-def _attention(settings: UNetSettings, channels: int, heads: int) -> SelfAttention:
+def _attention(settings: UNetSettings, channels: int, heads: int) -> SelfAttention | SpatialTransformer:
     size = settings.head_channels
     if channels % (size or heads):
         what = f"head_channels={size}" if size else f"heads={heads}"
         raise ValueError(
             f"{what} does not divide the {channels} channels of an attention block; choose a divisor"
         )
-    return SelfAttention(
-        channels, channels // size if size else heads, settings.attention_order, settings.rescale_residual
-    )
+    heads = channels // size if size else heads
+    if settings.transformer_depth:
+        depth, width = settings.transformer_depth, settings.context_width
+        return SpatialTransformer(channels, heads, channels // heads, depth=depth, context_width=width)
+    return SelfAttention(channels, heads, settings.attention_order, settings.rescale_residual)
 
 
 def _check(settings: UNetSettings) -> None:
     for name in ("in_channels", "out_channels", "width", "depth", "patch", "heads"):
         if getattr(settings, name) < 1:
             raise ValueError(f"{name}={getattr(settings, name)} must be at least 1")
+    _check_transformer(settings)
     if not settings.channel_mult or any(int(m * settings.width) < 1 for m in settings.channel_mult):
         raise ValueError(
             f"channel_mult={settings.channel_mult} with width={settings.width} must name at least one level, "
             "each of one channel or more"
+        )
+
+
+def _check_transformer(settings: UNetSettings) -> None:
+    depth, width = settings.transformer_depth, settings.context_width
+    if depth < 0 or (width is not None and width < 1):
+        raise ValueError(
+            f"transformer_depth={depth}, context_width={width} make no transformer; use 0 or more blocks and "
+            "a width of 1 or more, or none"
+        )
+    if width is not None and not depth:
+        raise ValueError(
+            f"context_width={width}, but with transformer_depth=0 nothing reads a context; use 1 block or "
+            "more, or leave the width out"
+        )
+    if depth and settings.rescale_residual:
+        raise ValueError(
+            "rescale_residual=True does not scale the sums of transformer blocks; use one of the two, "
+            "rescale_residual=False or transformer_depth=0"
+        )
+    if depth and settings.attention_order == "new":
+        raise ValueError(
+            "attention_order=new has no meaning with transformer_depth, whose q, k and v are apart; leave it"
         )

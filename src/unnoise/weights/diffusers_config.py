@@ -192,6 +192,8 @@ def unet_options(network: NetworkSettings, side: int | None) -> UNet2D:
         raise _cannot(f"the first level has {widths[0]} channels and the time embedding {network.width}")
     if len(groups) > 1:
         raise _cannot(f"the norms have groups of several counts ({', '.join(map(str, sorted(groups)))})")
+    if isinstance(network, UNetSettings) and network.transformer_depth:
+        raise _cannot("its attention has transformer blocks")
     adm = isinstance(network, UNetSettings)
     updown = isinstance(network, UNetSettings) and network.updown_blocks
     adagn = isinstance(network, UNetSettings) and network.adagn
