@@ -7,7 +7,7 @@ import torch
 
 from tests.networks.first_stages import TINY_KL, TINY_VQ
 from unnoise.networks import quantize
-from unnoise.networks.autoencoder import LinearAttnBlock, build_first_stage
+from unnoise.networks.autoencoder import build_first_stage
 from unnoise.networks.posterior import Posterior
 from unnoise.networks.quantize import UsedCodes, VectorQuantizer
 
@@ -77,16 +77,6 @@ def test_checkpointing_changes_no_gradient(settings):
         network(*given)[0].square().mean().backward()
         grads.append(torch.cat([p.grad.flatten() for p in network.encoder.parameters()]))
     assert grads[0].abs().sum() > 0 and torch.equal(*grads)
-
-
-def test_linear_attention_is_its_equation():
-    torch.manual_seed(2)
-    block = LinearAttnBlock(8)
-    x = torch.randn(2, 8, 3, 4)
-    q, k, v = torch.einsum("oc,bchw->bohw", block.to_qkv.weight[:, :, 0, 0], x).flatten(2).chunk(3, 1)
-    mixed = torch.einsum("bdn,ben,bdm->bem", k.softmax(-1), v, q)
-    expected = torch.einsum("oc,bcn->bon", block.to_out.weight[:, :, 0, 0], mixed).unflatten(2, (3, 4))
-    assert torch.allclose(block(x), expected + block.to_out.bias[:, None, None], atol=1e-5)
 
 
 def test_codes_are_the_nearest_in_any_blocks(monkeypatch):

@@ -274,6 +274,7 @@ def test_folders_that_are_not_what_they_seem(folder: Path, spoil: Any, message: 
         (dataclasses.replace(ADM, heads=2, heads_up=4, head_channels=None), {}, "2 and 4 heads have 16, 32"),
         (dataclasses.replace(ADM, patch=2), {}, "patch=2"),
         (dataclasses.replace(ADM, rescale_residual=True), {}, "rescale_residual=true"),
+        (dataclasses.replace(ADM, transformer_depth=1), {}, "transformer blocks"),
         (dataclasses.replace(ADM, updown_blocks=False, conv_resample=False), {}, "conv_resample=false"),
         (dataclasses.replace(ADM, width=16, head_channels=16), {}, "groups of several counts"),
         (ADM, {"low_res": 4}, "enlarges a small picture"),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from unnoise.networks.attention import LinearAttention
 from unnoise.networks.first_stage_settings import FirstStageSettings, KlSettings, VqSettings
 from unnoise.networks.layers import Conv2d
 from unnoise.networks.norm import GroupNorm, best_layout, norm_silu
@@ -16,27 +17,11 @@ from unnoise.networks.posterior import Posterior
 from unnoise.networks.quantize import Quantised, VectorQuantizer
 from unnoise.networks.unet_ddpm import EPS, AttnBlock, Downsample, ResBlock, Upsample
 
-
-class LinearAttnBlock(nn.Module):
-    """to_out((softmax_positions(k) v^T)^T q), one head: linear in the positions (Katharopoulos et al. 2020).
-
-    The published block has neither norm nor residual sum.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.to_qkv = Conv2d(channels, 3 * channels, 1, bias=False)
-        self.to_out = Conv2d(channels, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same shape."""
-        q, k, v = self.to_qkv(x).flatten(2).chunk(3, dim=1)
-        kept = k.softmax(dim=-1) @ v.transpose(1, 2)  # (B, key channel, value channel)
-        mixed = kept.transpose(1, 2) @ q
-        return self.to_out(mixed.unflatten(2, x.shape[2:]).contiguous(memory_format=best_layout(x)))
-
-
-ATTENTION = {"vanilla": AttnBlock, "linear": LinearAttnBlock, "none": lambda channels: nn.Identity()}
+ATTENTION = {
+    "vanilla": AttnBlock,
+    "linear": lambda channels: LinearAttention(channels, 1, channels),
+    "none": lambda channels: nn.Identity(),
+}
 
 
 class Encoder(nn.Module):
