@@ -15,7 +15,8 @@ from unnoise.diffusion.condition import Condition
 from unnoise.diffusion.noise import SeededNoise
 from unnoise.diffusion.walk import run as walk
 from unnoise.generate import Plan, plan
-from unnoise.model import ModelInfo, build_model
+from unnoise.model import build_model
+from unnoise.modelfile import ModelInfo
 from unnoise.networks.settings import EncoderUNetSettings, UNetSettings
 from unnoise.noisy_classifier import build_noisy_classifier, save_noisy_classifier
 from unnoise.runtime import keep_freed_memory

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from tests.goldens import recipe_state_dict
 from unnoise.config.schema import ModelConfig, NoisyClassifierConfig, ScheduleConfig
-from unnoise.model import Model, ModelInfo, build_model
+from unnoise.model import Model, build_model
+from unnoise.modelfile import ModelInfo
 from unnoise.networks.settings import EncoderUNetSettings, UNetSettings
 from unnoise.noisy_classifier import NoisyClassifier, build_noisy_classifier
 

@@ -11,7 +11,8 @@ import torch
 from tests.models import NAMES, tiny_model
 from unnoise.classifier import agreement, build_classifier, save_classifier
 from unnoise.config.schema import GenerateRequest
-from unnoise.model import ModelInfo, save_model
+from unnoise.model import save_model
+from unnoise.modelfile import ModelInfo
 from unnoise.networks.settings import ClassifierSettings
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "label_agreement.py"

@@ -15,7 +15,8 @@ from unnoise.config.schema import GenerateRequest, ModelConfig
 from unnoise.diffusion.condition import Condition
 from unnoise.generate import plan, sample
 from unnoise.images import to_images
-from unnoise.model import ModelInfo, build_model, load_model, save_model
+from unnoise.model import build_model, load_model, save_model
+from unnoise.modelfile import ModelInfo
 
 FAST = {"steps": "4", "precision": "float32"}
 

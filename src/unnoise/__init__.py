@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "load": ("unnoise.model", "load_model"),
     "Model": ("unnoise.model", "Model"),
-    "ModelInfo": ("unnoise.model", "ModelInfo"),
+    "ModelInfo": ("unnoise.modelfile", "ModelInfo"),
     "build_model": ("unnoise.model", "build_model"),
     "save_model": ("unnoise.model", "save_model"),
     "GenerateRequest": ("unnoise.config.schema", "GenerateRequest"),

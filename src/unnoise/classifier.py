@@ -12,7 +12,7 @@ from torch import Tensor
 from unnoise.config.load import FORMAT, from_dict, to_dict
 from unnoise.data import Dataset
 from unnoise.images import Pixels, to_images
-from unnoise.model import (
+from unnoise.modelfile import (
     METADATA_KEY,
     ModelInfo,
     find_model,

@@ -11,15 +11,8 @@ from torch import Tensor
 from unnoise.config.load import FORMAT, from_dict, to_dict
 from unnoise.config.schema import NoisyClassifierConfig
 from unnoise.diffusion.schedule import NoiseSchedule
-from unnoise.model import (
-    METADATA_KEY,
-    ModelInfo,
-    find_model,
-    make_schedule,
-    put_weights,
-    read_header,
-    read_weights,
-)
+from unnoise.model import make_schedule
+from unnoise.modelfile import METADATA_KEY, ModelInfo, find_model, put_weights, read_header, read_weights
 from unnoise.networks.encoder_unet import EncoderUNet
 from unnoise.tensorfile import write_tensors
 

@@ -9,7 +9,8 @@ import torch
 
 from unnoise.config.schema import GenerateRequest
 from unnoise.diffusion.guidance import Guide, Strength, classifier_guide
-from unnoise.model import Model, find_model, load_model
+from unnoise.model import Model, load_model
+from unnoise.modelfile import find_model
 from unnoise.noisy_classifier import NoisyClassifier, load_noisy_classifier
 
 

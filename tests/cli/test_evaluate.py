@@ -14,7 +14,8 @@ from tests.metrics.double import double  # noqa: F401
 from tests.models import tiny_model
 from unnoise.classifier import build_classifier, save_classifier
 from unnoise.cli import main
-from unnoise.model import ModelInfo, build_model, save_model
+from unnoise.model import build_model, save_model
+from unnoise.modelfile import ModelInfo
 from unnoise.networks.settings import ClassifierSettings
 from unnoise.presets import load_preset
 

@@ -16,7 +16,8 @@ from unnoise.data.split import part
 from unnoise.metrics.extractors import open_features
 from unnoise.metrics.frechet import frechet_distance
 from unnoise.metrics.statistics import Gaussian, Moments
-from unnoise.model import ModelInfo, save_model
+from unnoise.model import save_model
+from unnoise.modelfile import ModelInfo
 from unnoise.networks.settings import ClassifierSettings
 
 WEIGHTS = files("unnoise.metrics").joinpath("unnoise_small.safetensors")

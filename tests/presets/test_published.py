@@ -10,7 +10,7 @@ from torch import nn
 
 from tests.goldens import directory
 from tests.networks.unets import encoder_settings_of, settings_of
-from unnoise.model import layout
+from unnoise.modelfile import layout
 from unnoise.networks.build import build_network
 from unnoise.networks.encoder_unet import EncoderUNet
 from unnoise.networks.unet import UNet

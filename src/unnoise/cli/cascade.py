@@ -126,7 +126,8 @@ def _link(path: Path, preset: str, device: "torch.device") -> "Link":
 
     from unnoise.cascade import Link
     from unnoise.cli.choose import settled
-    from unnoise.model import find_model, load_model
+    from unnoise.model import load_model
+    from unnoise.modelfile import find_model
 
     file = find_model(path)
     preset = settled(file, preset)

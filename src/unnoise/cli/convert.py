@@ -31,7 +31,8 @@ def convert(
     """Write a model as one file that needs nothing beside it, or in diffusers' layout."""
     _check(out, to)
     from unnoise.cli.choose import settled
-    from unnoise.model import Model, find_model, load_model, save_model
+    from unnoise.model import Model, load_model, save_model
+    from unnoise.modelfile import find_model
     from unnoise.noisy_classifier import save_noisy_classifier
     from unnoise.weights import diffusers, published
     from unnoise.weights.torchfile import is_torch_file

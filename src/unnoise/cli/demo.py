@@ -95,7 +95,7 @@ def _draw(model: "Model", run: Path, samples: int, seed: int) -> None:
     from unnoise.generate import plan
     from unnoise.job import Job, run_job
     from unnoise.metrics.weights import file_hash
-    from unnoise.model import find_model
+    from unnoise.modelfile import find_model
 
     request = GenerateRequest(n=samples, sampler=SAMPLER, steps=str(STEPS), guidance=GUIDANCE, seed=seed)
     weights = file_hash(find_model(run))

@@ -256,7 +256,8 @@ def working(
         from unnoise.distributed import choose_device
         from unnoise.edit.folder import Folder
         from unnoise.edit.plan import plan_edit
-        from unnoise.model import find_model, load_model
+        from unnoise.model import load_model
+        from unnoise.modelfile import find_model
 
         request = from_dict(EditRequest, override(values, settings or [], EditRequest))
         file = find_model(model)

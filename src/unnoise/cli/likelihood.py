@@ -48,7 +48,8 @@ def likelihood(
         from unnoise.distributed import choose_device
         from unnoise.metrics.likelihood import likelihood as measure
         from unnoise.metrics.likelihood_report import lines, page
-        from unnoise.model import find_model, load_model, write_atomically
+        from unnoise.model import load_model
+        from unnoise.modelfile import find_model, write_atomically
 
         request = LikelihoodRequest(
             n=n, steps=steps, labels=labels, clip=clip, seed=seed, batch_size=batch_size, device=device

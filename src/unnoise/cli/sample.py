@@ -107,7 +107,8 @@ def sample(
         from unnoise.config.load import from_dict
         from unnoise.generate import every_small_picture, plan
         from unnoise.job import Job, run_job
-        from unnoise.model import find_model, load_model
+        from unnoise.model import load_model
+        from unnoise.modelfile import find_model
 
         request = from_dict(GenerateRequest, values)
         file = find_model(model)

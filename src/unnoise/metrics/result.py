@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from unnoise.model import write_atomically
+from unnoise.modelfile import write_atomically
 
 FORMAT = 1
 Better = Literal["lower", "higher"]

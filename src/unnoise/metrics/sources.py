@@ -22,7 +22,8 @@ from unnoise.data import open_data
 from unnoise.distributed import choose_device
 from unnoise.generate import generate, plan
 from unnoise.metrics.weights import file_hash
-from unnoise.model import find_model, load_model
+from unnoise.model import load_model
+from unnoise.modelfile import find_model
 from unnoise.weights import diffusers
 
 MODEL_SAMPLES = 50_000

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unnoise.model import write_atomically
+from unnoise.modelfile import write_atomically
 
 
 @dataclass(frozen=True)

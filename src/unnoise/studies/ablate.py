@@ -19,7 +19,8 @@ from unnoise.config.studies import AblationRequest
 from unnoise.data import Dataset, open_data
 from unnoise.distributed import choose_device
 from unnoise.generate import plan
-from unnoise.model import ModelInfo, build_model
+from unnoise.model import build_model
+from unnoise.modelfile import ModelInfo
 from unnoise.presets import load_preset
 from unnoise.studies.ablated import Ablation, Measured, Row
 from unnoise.studies.models import open_model

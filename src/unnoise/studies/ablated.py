@@ -11,7 +11,7 @@ from pathlib import Path
 from unnoise import __version__
 from unnoise.metrics.features import family
 from unnoise.metrics.result import Difference, Evaluation, compare, number
-from unnoise.model import write_atomically
+from unnoise.modelfile import write_atomically
 from unnoise.studies.swept import with_span
 from unnoise.words import duration
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from unnoise.metrics.weights import file_hash
-from unnoise.model import Model, find_model, load_model, put_weights, read_weights
+from unnoise.model import Model, load_model
+from unnoise.modelfile import find_model, put_weights, read_weights
 from unnoise.train.checkpoint import MANIFEST, damage, peek
 
 

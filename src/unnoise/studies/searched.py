@@ -10,7 +10,7 @@ from unnoise.config.load import to_dict
 from unnoise.config.studies import SearchRequest
 from unnoise.metrics.report import save_page
 from unnoise.metrics.result import number
-from unnoise.model import write_atomically
+from unnoise.modelfile import write_atomically
 
 FORMAT = 1
 

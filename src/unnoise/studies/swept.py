@@ -9,7 +9,7 @@ from typing import Any
 
 from unnoise import __version__
 from unnoise.metrics.result import Evaluation, Metric, number
-from unnoise.model import write_atomically
+from unnoise.modelfile import write_atomically
 from unnoise.studies.grid import Axis
 
 FORMAT = 1

@@ -13,7 +13,7 @@ from unnoise.classifier import build_classifier, save_classifier
 from unnoise.config.schema import TrainConfig
 from unnoise.data import Dataset, order
 from unnoise.images import grid, save_png, to_images
-from unnoise.model import ModelInfo
+from unnoise.modelfile import ModelInfo
 from unnoise.train.building import compute_in, data_summary, drawn_weights, network_around
 from unnoise.train.job import Losses
 from unnoise.train.validation import VALIDATED, chosen, parts

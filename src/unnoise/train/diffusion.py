@@ -20,7 +20,8 @@ from unnoise.diffusion.objectives import Hybrid, Objective, Simple, Vlb
 from unnoise.diffusion.timesteps import LossSecondMoment, TimestepSampler, Uniform
 from unnoise.generate import generate
 from unnoise.images import grid, save_png, to_images
-from unnoise.model import Model, ModelInfo, build_model, save_model
+from unnoise.model import Model, build_model, save_model
+from unnoise.modelfile import ModelInfo
 from unnoise.train.building import compute_in, data_summary, drawn_weights, network_around
 from unnoise.train.job import Losses
 from unnoise.train.upsampler import draw_augmentation, enlarge_some

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unnoise.config.schema import TrainConfig
 from unnoise.data import Dataset
 from unnoise.images import save_png, to_images
-from unnoise.model import ModelInfo, write_atomically
+from unnoise.modelfile import ModelInfo, write_atomically
 from unnoise.noisy_classifier import build_noisy_classifier, save_noisy_classifier
 from unnoise.train.building import compute_in, data_summary, drawn_weights, network_around
 from unnoise.train.diffusion import QUARTERS, DiffusionBatch, make_timesteps, noisy_batch, quarters

@@ -9,7 +9,7 @@ from unnoise import __version__, html
 from unnoise.chart import Chart, Curve
 from unnoise.config.resolve import settings_yaml
 from unnoise.config.schema import TrainConfig
-from unnoise.model import write_atomically
+from unnoise.modelfile import write_atomically
 from unnoise.train import noisy_report
 from unnoise.train.evaluation import PREFIX
 from unnoise.train.events import TrainResult

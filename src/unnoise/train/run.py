@@ -122,7 +122,7 @@ def _fill(given: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
 
 def write_config(run: Path, config: TrainConfig) -> None:
     """Write config.yaml, atomically; nothing when it says the same already."""
-    from unnoise.model import write_atomically
+    from unnoise.modelfile import write_atomically
 
     content = settings_yaml(config).encode()
     path = run / "config.yaml"

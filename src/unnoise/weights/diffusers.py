@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from unnoise.config.load import from_dict, to_dict
-from unnoise.model import Model, build_model, put_weights, read_weights
+from unnoise.model import Model, build_model
+from unnoise.modelfile import put_weights, read_weights
 from unnoise.tensorfile import write_tensors
 from unnoise.weights.diffusers_config import (
     Scheduler,

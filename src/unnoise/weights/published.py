@@ -16,7 +16,8 @@ from torch import Tensor
 from unnoise.config.load import read_config
 from unnoise.config.resolve import resolve
 from unnoise.config.schema import TrainConfig
-from unnoise.model import Model, ModelInfo, build_model, layout_of, put_weights
+from unnoise.model import Model, build_model
+from unnoise.modelfile import ModelInfo, layout_of, put_weights
 from unnoise.networks.settings import UNetSettings
 from unnoise.noisy_classifier import NoisyClassifier, build_noisy_classifier
 from unnoise.presets import Preset, load_preset, preset_names

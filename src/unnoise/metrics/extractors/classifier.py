@@ -17,7 +17,7 @@ from unnoise.classifier import ClassifierModel, load_classifier
 from unnoise.images import to_images
 from unnoise.metrics.features import Features
 from unnoise.metrics.weights import file_hash
-from unnoise.model import find_model
+from unnoise.modelfile import find_model
 
 SHIPPED = "unnoise-small"
 SMALLEST, LARGEST = 28, 64
