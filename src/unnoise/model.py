@@ -140,6 +140,8 @@ def _check_kind(header: Mapping[str, Any], path: Path) -> None:
     names = [str(name) for name in info.get("classes", ())] if isinstance(info, dict) else []
     if header["kind"] == "noisy_classifier":
         raise ValueError(f"{path} is a classifier of noisy pictures: it cannot draw, only guide a model")
+    if header["kind"] == "autoencoder":
+        raise ValueError(f"{path} is a first stage (autoencoder): alone it cannot draw, only decode latents")
     known = f" of {len(names)} classes ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
     raise ValueError(
         f"{path} is a {header['kind']}{known if names else ''}, not a diffusion model: it cannot draw, but "

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from unnoise.config.load import differences, to_yaml
 from unnoise.config.schema import (
+    AutoencoderConfig,
     ClassifierConfig,
     DataConfig,
     ModelConfig,
@@ -21,6 +22,7 @@ KINDS = {
     ),
     "classifier": ("classifier",),
     "noisy_classifier": ("noisy_classifier", "timesteps"),
+    "autoencoder": ("autoencoder",),
 }
 """Kind of training -> the settings that not every kind has, but this one."""
 
@@ -36,6 +38,12 @@ def data_config(config: TrainConfig) -> DataConfig:
         data = _sized(data, "noisy_classifier.network", network.image_size, network.in_channels)
         if data.size:
             network.check_side(data.size)
+        return data
+    if config.kind == "autoencoder":
+        stage = config.autoencoder or AutoencoderConfig()
+        data = _sized(data, "autoencoder", stage.image_size, stage.network.in_channels)
+        if data.size:
+            stage.network.check_side(data.size)
         return data
     _check_low_res(model)
     data = _sized(data, "model", model.image_size, model.channels)
@@ -60,6 +68,8 @@ def resolve(config: TrainConfig, *, size: int, channels: int, classes: int) -> T
         return _resolve_classifier(config, size=size, channels=channels, classes=classes)
     if config.kind == "noisy_classifier":
         return _resolve_noisy_classifier(config, size=size, channels=channels, classes=classes)
+    if config.kind == "autoencoder":
+        return _resolve_autoencoder(config, size=size, channels=channels)
     model = config.model
     _check_low_res(model)
     image_size = _agree("model.image_size", model.image_size, size)
@@ -120,6 +130,22 @@ def _resolve_noisy_classifier(config: TrainConfig, *, size: int, channels: int, 
     )
 
 
+def _resolve_autoencoder(config: TrainConfig, *, size: int, channels: int) -> TrainConfig:
+    settings = config.autoencoder or AutoencoderConfig()
+    network = replace(
+        settings.network,
+        in_channels=_agree("autoencoder.network.in_channels", settings.network.in_channels, channels),
+    )
+    network.check()
+    network.check_side(size)
+    image_size = _agree("autoencoder.image_size", settings.image_size, size)
+    return replace(
+        config,
+        autoencoder=replace(settings, network=network, image_size=image_size),
+        data=replace(config.data, size=size, channels=channels),
+    )
+
+
 def _check_classes(classes: int) -> None:
     if classes < 2:
         raise ValueError(
@@ -140,7 +166,7 @@ def _foreign(config: TrainConfig) -> list[str]:
 
 def check_kind(config: TrainConfig) -> None:
     """Refuse settings of another kind of training than the one that `kind` names."""
-    for kind in ("classifier", "noisy_classifier"):
+    for kind in ("classifier", "noisy_classifier", "autoencoder"):
         if config.kind != kind and getattr(config, kind) is not None:
             raise ValueError(
                 f"{kind} is set, but kind={config.kind} trains none; leave it out, or set kind={kind}"
@@ -150,8 +176,9 @@ def check_kind(config: TrainConfig) -> None:
     without = replace(config, **{name: getattr(TrainConfig(), name) for name in _foreign(config)})
     foreign = differences(without, config)
     if foreign:
+        name = "a first stage" if config.kind == "autoencoder" else "a classifier"
         raise ValueError(
-            f"a classifier has no such setting ({foreign[0]}); leave it out, its own are under {config.kind}"
+            f"{name} has no such setting ({foreign[0]}); leave it out, its own are under {config.kind}"
         )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from unnoise.config.kinds import ByKind
+from unnoise.networks.first_stage_settings import DiscriminatorSettings, FirstStageSettings, KlSettings
 from unnoise.networks.settings import ClassifierSettings, EncoderUNetSettings, NetworkSettings, UNetSettings
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -146,6 +147,48 @@ class NoisyClassifierConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdversaryConfig:
+    """The discriminator that a first stage learns to deceive."""
+
+    network: DiscriminatorSettings = field(default_factory=DiscriminatorSettings)
+    loss: Literal["hinge", "vanilla"] = "hinge"
+    weight: float = 0.5
+    """Of the adversarial loss, beyond the balance of gradients at the decoder's last layer; 0: none."""
+    start: int | None = None
+    """Optimiser steps before it begins; None: when reconstruction no longer gets better by itself."""
+    lr: float | None = None
+    """Learning rate; None takes that of the first stage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """A first stage: its network, what it is trained by, what it is validated on."""
+
+    network: Annotated[FirstStageSettings, ByKind()] = field(default_factory=KlSettings)
+    image_size: int | None = None
+    """Side in pixels that it is trained at; None takes the data's."""
+    pixel_loss: Literal["l1", "l2"] = "l1"
+    perceptual: str = "auto"
+    """What compares pictures besides their pixels: stlpips (a package, LPIPS on VGG16), unnoise-small
+    (shipped features), the path of LPIPS weights on VGG16, or none; auto takes stlpips where installed."""
+    perceptual_weight: float = 1.0
+    kl_weight: float = 1e-6
+    """Of the latents' KL to N(0, 1), summed over a picture; for kind kl."""
+    codebook_weight: float = 1.0
+    """Of the losses between latents and codes; for kind vq."""
+    learn_logvar: bool = False
+    """Learn the reconstruction's log variance, a scalar; else it stays at `logvar_init`."""
+    logvar_init: float = 0.0
+    revive_after: int = 0
+    """Steps that a code may lie unused before it is moved to a latent of the batch; 0: for ever."""
+    adversary: AdversaryConfig = field(default_factory=AdversaryConfig)
+    validation: str = ""
+    """A data source of its own; "" holds out a part of the training pictures."""
+    held_out: float = 0.05
+    """Share of the training pictures that are validated on instead, where no other source is named."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     """How the first average is measured against the training pictures while it learns."""
 
@@ -173,9 +216,9 @@ class TrainConfig:
     """One training run, complete: with the data it repeats bit for bit."""
 
     preset: str = ""
-    kind: Literal["diffusion", "classifier", "noisy_classifier"] = "diffusion"
-    """What is trained: a model that draws (`model`, `objective`, `timesteps`, ...), a `classifier`, or a
-    `noisy_classifier` that guides."""
+    kind: Literal["diffusion", "classifier", "noisy_classifier", "autoencoder"] = "diffusion"
+    """What is trained: a model that draws (`model`, `objective`, `timesteps`, ...), a `classifier`, a
+    `noisy_classifier` that guides, or an `autoencoder`, the first stage of a latent model."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
@@ -186,6 +229,8 @@ class TrainConfig:
     """For kind classifier alone."""
     noisy_classifier: NoisyClassifierConfig | None = None
     """For kind noisy_classifier alone."""
+    autoencoder: AutoencoderConfig | None = None
+    """For kind autoencoder alone."""
     steps: int = 100_000
     minutes: float | None = None
     """Take as many steps as fit into this time; measured before the first step, which sets `steps`."""
