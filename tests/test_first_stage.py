@@ -19,7 +19,8 @@ from unnoise.first_stage import (
     measure_latents,
     save_first_stage,
 )
-from unnoise.model import ModelInfo, load_model
+from unnoise.model import load_model
+from unnoise.modelfile import ModelInfo
 from unnoise.noisy_classifier import save_noisy_classifier
 
 BOTH = pytest.mark.parametrize("settings", [TINY_KL, TINY_VQ], ids=["kl", "vq"])

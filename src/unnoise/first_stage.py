@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unnoise.config.load import FORMAT, from_dict, to_dict
 from unnoise.config.schema import AutoencoderConfig
-from unnoise.model import METADATA_KEY, ModelInfo, find_model, put_weights, read_header, read_weights
+from unnoise.modelfile import METADATA_KEY, ModelInfo, find_model, put_weights, read_header, read_weights
 from unnoise.networks.autoencoder import FirstStageNetwork, KlAutoencoder, build_first_stage
 from unnoise.networks.posterior import Posterior
 from unnoise.tensorfile import write_tensors

@@ -12,7 +12,7 @@ from tests.networks.first_stages import first_stage_settings_of
 from unnoise.config.load import from_yaml
 from unnoise.config.resolve import data_config, resolve, settings_yaml
 from unnoise.config.schema import TrainConfig
-from unnoise.model import layout
+from unnoise.modelfile import layout
 from unnoise.networks.autoencoder import build_first_stage
 from unnoise.presets import load_preset, preset_names
 
