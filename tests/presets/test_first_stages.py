@@ -14,6 +14,8 @@ from unnoise.config.resolve import data_config, resolve, settings_yaml
 from unnoise.config.schema import TrainConfig
 from unnoise.modelfile import layout
 from unnoise.networks.autoencoder import build_first_stage
+from unnoise.networks.discriminator import Discriminator
+from unnoise.networks.first_stage_settings import DiscriminatorSettings
 from unnoise.presets import load_preset, preset_names
 
 GROUP = "ldm_published_shapes.json.gz"
@@ -40,6 +42,10 @@ def recorded() -> dict[str, dict[str, Any]]:
     }
 
 
+def has_discriminator(spec: dict[str, Any]) -> bool:
+    return any(key.startswith("loss.discriminator.") for key in spec["shapes"])
+
+
 @pytest.mark.golden
 @pytest.mark.parametrize("name", recorded())
 def test_keys_and_shapes_are_the_originals(name: str) -> None:
@@ -53,6 +59,17 @@ def test_keys_and_shapes_are_the_originals(name: str) -> None:
     assert not list(network.buffers()) and all(key.startswith("loss.") for key in spec["buffers"])
     same = [preset for preset in STAGES if expected_layout(preset) == layout(network)]
     assert same, "no preset"
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("name", [name for name, spec in recorded().items() if has_discriminator(spec)])
+def test_discriminators_are_the_originals(name: str) -> None:
+    spec = recorded()[name]
+    layers = spec["params"]["lossconfig"]["params"].get("disc_num_layers", 3)
+    network = Discriminator(DiscriminatorSettings(layers=layers), 3)
+    prefix = "loss.discriminator."
+    wanted = {key[len(prefix) :]: v for key, v in spec["shapes"].items() if key.startswith(prefix)}
+    assert {key: list(value.shape) for key, value in network.state_dict().items()} == wanted
 
 
 def expected_layout(preset: str) -> str | None:
