@@ -151,6 +151,35 @@ def test_splits_are_no_classes(tmp_path: Path, make: Make, opened: Open) -> None
     refused(r"sub-folders of .* are splits \(test, train\).*name one", tmp_path)
     assert opened(tmp_path / "train").classes == ("cat", "dog")
     assert opened(tmp_path, labels="folder").classes == ("test", "train")
+    for name, rows in (("train", ("cat/1", "dog/2")), ("test", ("cat/3",))):
+        lines = [json.dumps({"file_name": f"{row}.png", "label": row[:3]}) for row in rows]
+        (tmp_path / name / "metadata.jsonl").write_text("\n".join(lines))
+    refused(r"splits \(test, train\)", tmp_path)
+    assert opened(tmp_path, labels="metadata").classes == ("cat", "dog")
+
+
+def test_another_field_as_the_class(tmp_path: Path, make: Make, opened: Open) -> None:
+    rows = [
+        {"file_name": f"{k}.png", "label": "shoe", "style": ("flat", "round")[k % 2], "maker": k}
+        for k in range(4)
+    ]
+    for row in rows:
+        make(tmp_path / row["file_name"])
+    del rows[2]["maker"]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = opened(tmp_path, label_field="style")
+    assert data.classes == ("flat", "round") and data.labels.tolist() == [0, 1, 0, 1]
+    assert data.fingerprint != opened(tmp_path).fingerprint
+    refused(
+        "1 of 4 pictures in .* have no maker in its metadata .first: 2.png", tmp_path, label_field="maker"
+    )
+    refused(
+        "data.label_field=style is of the metadata, but data.labels=none",
+        tmp_path,
+        label_field="style",
+        labels="none",
+    )
+    refused("data.label_field=style needs a folder or zip", "fashion-mnist-10k", label_field="style")
 
 
 def test_labels_that_are_missing(tmp_path: Path, make: Make, opened: Open) -> None:

@@ -42,6 +42,7 @@ def _root(
 def _register() -> None:
     from unnoise.cli import (
         ablate,
+        build,
         cascade,
         convert,
         demo,
@@ -58,7 +59,7 @@ def _register() -> None:
 
     drawing = (demo, train, sample, cascade, edit)
     measuring = (evaluate, sweep, ablate, search_steps, reference, likelihood)
-    for module in (*drawing, *measuring, convert, presets):
+    for module in (*drawing, *measuring, build, convert, presets):
         module.register(app)
 
 

@@ -60,6 +60,8 @@ class DataConfig:
     background: str = "#ffffff"
     """What transparent pixels are laid over."""
     labels: Literal["auto", "folder", "metadata", "none"] = "auto"
+    label_field: str = ""
+    """Field of the metadata that is the class, such as style; "" takes label or class."""
     strict: bool = False
     """Refuse a data set with a broken picture instead of naming and skipping it."""
     cache: str | None = None

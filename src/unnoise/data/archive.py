@@ -22,7 +22,7 @@ _MEMBER_BYTES = 2**29
 """Bytes of one unpacked member that are read at most."""
 
 
-def open_zip(path: Path, labels: Labels = "auto") -> Source:
+def open_zip(path: Path, labels: Labels = "auto", label_field: str = "") -> Source:
     """The pictures in a zip file, sub-folders and metadata understood as in a folder. ValueError when there
     are none.
     """
@@ -38,7 +38,7 @@ def open_zip(path: Path, labels: Labels = "auto") -> Source:
     order: tuple[str, ...] = ()
     if CLASS_ORDER in inside:
         order = tuple(str(name) for name in json.loads(archive.bytes_of(CLASS_ORDER)))
-    found = understand(inside, str(path), labels, archive.text, order)
+    found = understand(inside, str(path), labels, archive.text, order, label_field)
     notes = found.notes
     if len(inside) < len(members):
         notes += (f"zip: {len(members) - len(inside):,} members point outside it and are ignored",)

@@ -25,6 +25,8 @@ def find_source(config: DataConfig, on_progress: Progress | None = None) -> Sour
         raise ValueError(f"no data named; name {_choices()}")
     if config.source.startswith("hf:"):
         name, split = parse(config.source)
+        if config.label_field:
+            raise ValueError(f"data.label_field={config.label_field} needs a folder or zip; leave it out")
         request = HubRequest(
             name=name, split=split, limit=config.hub_limit, labels=config.labels, cache=config.cache
         )
@@ -51,7 +53,7 @@ def find_source(config: DataConfig, on_progress: Progress | None = None) -> Sour
             return _own_labels(own, config)
         if part is not None:
             raise ValueError(f"{path} holds no idx files of the split {part!r}; name it without :{part}")
-        return open_folder(path, config.labels)
+        return open_folder(path, config.labels, config.label_field)
     return _open_file(path, config)
 
 
@@ -70,7 +72,7 @@ def _open_file(path: Path, config: DataConfig) -> Source:
         return (
             _own_labels(open_npz(path, labelled=config.labels != "none"), config)
             if arrays
-            else open_zip(path, config.labels)
+            else open_zip(path, config.labels, config.label_field)
         )
     if idx.is_idx(path):
         return _own_labels(idx.open_idx(path), config)
@@ -88,6 +90,11 @@ def _split_of(path: Path) -> tuple[Path, str | None]:
 
 def _own_labels(source: Source, config: DataConfig) -> Source:
     """Leaves labels out if asked to; refuses settings that only a folder or zip can meet."""
+    if config.label_field:
+        raise ValueError(
+            f"data.label_field={config.label_field} needs a folder or zip with metadata; {source.name} has "
+            "labels of its own: leave it out"
+        )
     if config.labels == "none":
         return replace(source, labels=None, classes=())
     if config.labels in ("folder", "metadata"):

@@ -12,10 +12,10 @@ from unnoise.data.source import Read, Source
 from unnoise.data.tree import Labels, printable, understand
 
 
-def open_folder(folder: Path, labels: Labels = "auto") -> Source:
+def open_folder(folder: Path, labels: Labels = "auto", label_field: str = "") -> Source:
     """The pictures below a folder, sorted by name. ValueError when it cannot be read or holds none."""
     stamps = dict(_walk(folder))
-    found = understand(stamps, str(folder), labels, partial(_text, folder))
+    found = understand(stamps, str(folder), labels, partial(_text, folder), label_field=label_field)
     digest = hashlib.sha256(os.fsencode(folder.resolve()))
     for name in found.pictures:
         digest.update(os.fsencode(f"\n{name}\t{stamps[name]}"))

@@ -50,8 +50,10 @@ def understand(
     labels: Labels,
     open_text: Callable[[str], TextIO],
     order: tuple[str, ...] = (),
+    label_field: str = "",
 ) -> Found:
     """Sorts out a tree of files. where: its name for people; order: known order of the classes.
+    label_field: the metadata's field that is the class; "" takes label or class.
 
     ValueError, with the way out, when there is no picture, or when only some pictures have a class.
     """
@@ -60,10 +62,16 @@ def understand(
     if not pictures:
         raise ValueError(_nothing(where, files))
     tables = [name for name in files if posixpath.basename(name) in METADATA]
-    entries, notes = _metadata(tables, set(pictures), where, open_text)
+    if label_field and labels in ("folder", "none"):
+        raise ValueError(
+            f"data.label_field={label_field} is of the metadata, but data.labels={labels}; drop one"
+        )
+    entries, notes = _metadata(tables, set(pictures), where, open_text, label_field)
     beside = _text_files(pictures, files)
     captions = _captions(pictures, entries, beside, open_text)
-    values = _classes_of(pictures, entries, where, labels)
+    if labels == "auto":
+        _refuse_splits(pictures, where)
+    values = _classes_of(pictures, entries, where, "metadata" if label_field else labels, label_field)
     known = class_names(set(values)) if values else ()
     if order and set(known) <= set(order):
         known = tuple(name for name in order if name in known)
@@ -99,7 +107,7 @@ def _nothing(where: str, files: list[str]) -> str:
 
 
 def _classes_of(
-    pictures: list[str], entries: dict[str, Entry], where: str, labels: Labels
+    pictures: list[str], entries: dict[str, Entry], where: str, labels: Labels, label_field: str
 ) -> list[str] | None:
     """The class of each picture by the rule that `labels` names, or None when there are none."""
     if labels == "none":
@@ -108,9 +116,10 @@ def _classes_of(
     if labels == "metadata" or (labels == "auto" and any(value is not None for value in given)):
         missing = [name for name, value in zip(pictures, given, strict=True) if value is None]
         if missing:
+            lacking = f"have no {label_field or 'label'} in its metadata (first: {printable(missing[0])})"
             raise ValueError(
-                f"{len(missing):,} of {len(pictures):,} pictures in {where} have no label in its metadata "
-                f"(first: {printable(missing[0])}); add them, or --set data.labels=none to leave labels out"
+                f"{len(missing):,} of {len(pictures):,} pictures in {where} {lacking}; add them, or --set "
+                "data.labels=none to leave labels out"
             )
         return [value for value in given if value is not None]
     return _folder_classes(pictures, where, labels)
@@ -118,17 +127,15 @@ def _classes_of(
 
 def _folder_classes(pictures: list[str], where: str, labels: Labels) -> list[str] | None:
     """The first sub-folder below the folder that all pictures share; several are classes, one is not."""
-    folders = [posixpath.dirname(name).split("/") if "/" in name else [] for name in pictures]
-    common = os.path.commonprefix([min(folders), max(folders)])
-    if len(min(folders)) == len(max(folders)) == len(common):
+    common, below = _below(pictures)
+    if set(below) == {""}:
         if labels != "folder":
             return None
         if not common:
             raise ValueError(
                 f"{where} has no sub-folders to take classes from; make one each, or --set data.labels=none"
             )
-        common = common[:-1]
-    below = [parts[len(common)] if len(parts) > len(common) else "" for parts in folders]
+        return [common[-1]] * len(pictures)
     top = below.count("")
     if top:
         shared = posixpath.join(where, *common)
@@ -136,12 +143,24 @@ def _folder_classes(pictures: list[str], where: str, labels: Labels) -> list[str
             f"{top:,} pictures lie in {shared} itself and {len(below) - top:,} in its sub-folders, so "
             "some have no class; move those into one, or --set data.labels=none to train without classes"
         )
-    if labels == "auto" and {name.lower() for name in below} <= _SPLITS:
+    return below
+
+
+def _below(pictures: list[str]) -> tuple[list[str], list[str]]:
+    """The folders that all pictures share, and the sub-folder of each picture below those ("": in them)."""
+    folders = [posixpath.dirname(name).split("/") if "/" in name else [] for name in pictures]
+    common = os.path.commonprefix([min(folders), max(folders)])
+    return common, [parts[len(common)] if len(parts) > len(common) else "" for parts in folders]
+
+
+def _refuse_splits(pictures: list[str], where: str) -> None:
+    """Refuses a folder whose sub-folders are a training and a test set, whether they hold classes or not."""
+    names = set(_below(pictures)[1])
+    if names != {""} and {name.lower() for name in names} <= _SPLITS:
         raise ValueError(
-            f"the sub-folders of {where} are splits ({', '.join(sorted(set(below)))}), not classes; name one "
+            f"the sub-folders of {where} are splits ({', '.join(sorted(names))}), not classes; name one "
             "as the source, or --set data.labels=none to take all, or data.labels=folder if they are classes"
         )
-    return below
 
 
 def _text_files(pictures: list[str], files: list[str]) -> dict[str, str]:
@@ -168,11 +187,12 @@ def _captions(
 
 
 def _metadata(
-    tables: list[str], pictures: set[str], where: str, open_text: Callable[[str], TextIO]
+    tables: list[str], pictures: set[str], where: str, open_text: Callable[[str], TextIO], label_field: str
 ) -> tuple[dict[str, Entry], list[str]]:
     """What the metadata files say, and a note when they name pictures that are not there."""
     entries: dict[str, Entry] = {}
     absent: list[str] = []
+    fields = (label_field,) if label_field else _LABEL_FIELDS
     for table in tables:
         with open_text(table) as file:
             rows = _json_rows if table.endswith(".jsonl") else _csv_rows
@@ -183,7 +203,7 @@ def _metadata(
                     raise ValueError(f"{at}: no file_name; each line must name its picture")
                 name = posixpath.normpath(posixpath.join(posixpath.dirname(table), picture))
                 if name in pictures:
-                    entries[name] = Entry(_label(row, at), _caption(row, at))
+                    entries[name] = Entry(_label(row, at, fields), _caption(row, at))
                 else:
                     absent.append(picture)
     notes = []
@@ -215,8 +235,8 @@ def _csv_rows(file: TextIO, at: str) -> Iterable[tuple[int, dict[str, Any]]]:
         raise ValueError(f"{at}: not CSV ({error})") from error
 
 
-def _label(row: dict[str, Any], at: str) -> str | None:
-    value = next((row[key] for key in _LABEL_FIELDS if row.get(key) is not None), None)
+def _label(row: dict[str, Any], at: str, fields: tuple[str, ...]) -> str | None:
+    value = next((row[key] for key in fields if row.get(key) is not None), None)
     if value is None or value == "":
         return None
     if isinstance(value, bool) or not isinstance(value, (str, int)):
