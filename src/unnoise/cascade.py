@@ -145,7 +145,7 @@ def _shape(side: int | None, channels: int | None) -> str:
 def _labels(first: Plan, source: Link, link: Link) -> tuple[str, ...]:
     """What an upsampler is told of the classes that the first model draws; () when it needs no telling."""
     model = link.model
-    if not model.config.network.classes:
+    if not model.config.class_rows:
         return ()
     if not first.labels and model.null_label is None:
         raise ValueError(
@@ -199,7 +199,7 @@ def run_cascade(
 
 
 def _folder(stage: Drawn, job: Job) -> Path:
-    _, height, width = stage.plan.shape
+    _, height, width = stage.plan.picture
     return job.out / f"{height}x{width}"
 
 

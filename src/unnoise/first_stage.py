@@ -130,6 +130,14 @@ class FirstStage:
             digest.update(value.detach().to("cpu").contiguous().view(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
 
+    @property
+    def header(self) -> dict[str, Any]:
+        """What `first_stage_of` needs besides the weights, as plain data."""
+        from unnoise import __version__
+
+        info = replace(self.info, version=self.info.version or __version__)
+        return {"kind": KIND, KIND: to_dict(self.config), "latents": self._latents(), "info": to_dict(info)}
+
     def to(self, device: str | torch.device) -> "FirstStage":
         """The same first stage on another device (its network is moved, not copied)."""
         self.network.to(device)
@@ -147,6 +155,10 @@ class FirstStage:
                 "a first stage with a codebook has no Gaussian over latents; call encode without z"
             )
         return Posterior.of(self.network.encode(images))
+
+    def scale_by(self, latents: Tensor) -> Tensor:
+        """Scaled latents of latents before any scale."""
+        return latents * self._factor(latents)
 
     @torch.no_grad()
     def encode(self, images: Tensor, z: Tensor | None = None) -> Tensor:
@@ -206,16 +218,7 @@ def save_first_stage(
     path: Path | str, stage: FirstStage, *, weights: Mapping[str, Tensor] | None = None
 ) -> None:
     """Write one safetensors file, atomically. `weights` (such as an average) replaces the network's own."""
-    from unnoise import __version__
-
-    info = replace(stage.info, version=stage.info.version or __version__)
-    header = {
-        "format": FORMAT,
-        "kind": KIND,
-        KIND: to_dict(stage.config),
-        "latents": stage._latents(),
-        "info": to_dict(info),
-    }
+    header = {"format": FORMAT, **stage.header}
     state = stage.network.state_dict() if weights is None else weights
     write_tensors(Path(path), state, {METADATA_KEY: json.dumps(header)})
 

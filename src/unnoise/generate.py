@@ -73,7 +73,7 @@ class Plan:
     files: Mapping[str, str]
     """SHA-256 of each file besides the model's that the pictures depend on, by the field that names it."""
     shape: tuple[int, int, int]
-    """(C, H, W) of a picture."""
+    """(C, H, W) of what is drawn: a picture, or its latents."""
     dtype: torch.dtype
     """Type that the network computes in."""
 
@@ -91,6 +91,15 @@ class Plan:
     def device(self) -> torch.device:
         """Where the network is."""
         return self.model.device
+
+    @property
+    def picture(self) -> tuple[int, int, int]:
+        """(C, H, W) of a picture."""
+        _, height, width = self.shape
+        latent, channels = self.model.config.latent, self.model.config.channels
+        factor = 1 if latent is None else latent.factor
+        assert channels, "settings are complete"
+        return channels, height * factor, width * factor
 
     @property
     def purpose(self) -> str:
@@ -145,7 +154,7 @@ def plan(model: Model, request: GenerateRequest, *, low_res: LowRes | None = Non
         denoise=_denoise(model, request, dtype, steering),
         guide=guide(request, steering, folded=not sampler.shifts_mean),
         files=steering.files,
-        shape=(config.channels, config.image_size, config.image_size),
+        shape=config.shape,
         dtype=dtype,
     )
 
@@ -254,7 +263,7 @@ def _samplers_with(option: str) -> list[str]:
 
 def _classes(model: Model, steering: Steering) -> tuple[str, ...]:
     """Names of the classes that can be asked for, numbers where they have none; empty without classes."""
-    if model.config.network.classes is not None:
+    if model.config.class_rows is not None:
         return model.class_names
     classifier = steering.classifier
     if classifier is None:
@@ -287,15 +296,22 @@ def _denoise(model: Model, request: GenerateRequest, dtype: torch.dtype, steerin
             )
         nothing = functools.partial(null, drop={"label": model.null_label})
         denoise = classifier_free(denoise, nothing, request.guidance, strength=strength(request))
-    if request.clip == "dynamic":
-        return dynamic_threshold(denoise, request.clip_percentile)
-    return denoise if request.clip == "none" else clip_x0(denoise)
+    if request.clip == "none" or (request.clip == "auto" and model.first_stage is not None):
+        return denoise
+    if model.first_stage is not None:
+        raise ValueError(
+            f"clip={request.clip} confines pictures, and this model draws latents, which have no bounds; use "
+            "none, or leave it out"
+        )
+    return (
+        clip_x0(denoise) if request.clip != "dynamic" else dynamic_threshold(denoise, request.clip_percentile)
+    )
 
 
 def _told(model: Model, request: GenerateRequest, dtype: torch.dtype) -> Denoise:
     """The model's denoiser, told the class only if the model knows classes and the request wants it told."""
     denoise = _in_dtype(model, dtype)
-    if model.config.network.classes is None:
+    if model.config.class_rows is None:
         return lambda x, at, cond: denoise(x, at, replace(cond, label=None))
     if request.conditional:
         return denoise
@@ -307,7 +323,7 @@ def _told(model: Model, request: GenerateRequest, dtype: torch.dtype) -> Denoise
 
 
 def _why_no_null(model: Model) -> str:
-    if model.config.network.classes:
+    if model.config.class_rows:
         return "it was trained without label dropout, so it cannot draw without a class"
     return "it is unconditional"
 
@@ -347,7 +363,7 @@ def _draw(ready: Plan, ids: list[int], on_step: OnStep | None) -> Tensor:
         ready, noise(like, step=-1, draw=0), ready.schedule.path(like),
         ids=ids, cond=_condition(ready, ids, noise), noise=noise, on_step=on_step,
     )  # fmt: skip
-    return to_pixels(x).cpu()
+    return to_pixels(ready.model.decode(x)).cpu()
 
 
 def walk(

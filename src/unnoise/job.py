@@ -111,7 +111,7 @@ class Film:
 
     def __init__(self, plan: Plan, on_step: Callable[[Progress], None] = _ignore) -> None:
         self.plan, self.on_step = plan, on_step
-        count = min(shown(plan), max(1, FRAME_VALUES // math.prod(plan.shape)))
+        count = min(shown(plan), max(1, FRAME_VALUES // math.prod(plan.picture)))
         self.ids = list(plan.ids[:count])
         self.chosen = sorted({round(s) for s in np.linspace(1, plan.steps, min(plan.steps, FRAMES))})
         self.seen: dict[tuple[int, int], np.ndarray] = {}
@@ -119,7 +119,7 @@ class Film:
     def __call__(self, progress: Progress) -> None:
         """Keep what a step shows of the pictures on film."""
         if progress.step in self.chosen and progress.ids[0] <= self.ids[-1]:
-            pixels = to_pixels(progress.x).cpu().numpy()
+            pixels = to_pixels(self.plan.model.decode(progress.x)).cpu().numpy()
             for k, picture in zip(progress.ids, pixels, strict=True):
                 if self.ids[0] <= k <= self.ids[-1]:
                     self.seen[progress.step, k] = picture

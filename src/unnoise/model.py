@@ -4,20 +4,28 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from unnoise.config.load import FORMAT as CONFIG_FORMAT
-from unnoise.config.load import from_dict, to_dict
+from unnoise.config.load import differences, from_dict, to_dict
 from unnoise.config.resolve import check_model
-from unnoise.config.schema import ModelConfig, NoisyClassifierConfig
+from unnoise.config.schema import LatentConfig, ModelConfig, NoisyClassifierConfig
 from unnoise.diffusion.denoiser import Denoiser
 from unnoise.diffusion.schedule import NoiseSchedule, make_betas
 from unnoise.modelfile import METADATA_KEY, ModelInfo, find_model, put_weights, read_header, read_weights
 from unnoise.networks.build import build_network
+from unnoise.networks.conditioned import Conditioned
+from unnoise.networks.conditioner_settings import ConditionedSettings
 from unnoise.tensorfile import write_tensors
+
+if TYPE_CHECKING:
+    from unnoise.first_stage import FirstStage
+
+FIRST_STAGE = "first_stage."
+"""Before the names of the weights of the first stage inside a model file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +36,8 @@ class Model:
     schedule: NoiseSchedule
     config: ModelConfig
     info: ModelInfo = field(default_factory=ModelInfo)
+    first_stage: "FirstStage | None" = None
+    """What makes pictures of the latents that it draws; None for a model of pixels."""
 
     @property
     def network(self) -> nn.Module:
@@ -42,7 +52,7 @@ class Model:
     @property
     def class_names(self) -> tuple[str, ...]:
         """What can be asked for: the names, or the numbers of classes that have none."""
-        rows = self.config.network.classes or 0
+        rows = self.config.class_rows or 0
         return self.classes or tuple(map(str, range(rows - (self.null_label is not None))))
 
     @property
@@ -63,7 +73,17 @@ class Model:
     def to(self, device: str | torch.device) -> "Model":
         """The same model on another device (its modules are moved, not copied)."""
         self.denoiser.to(device)
+        if self.first_stage is not None:
+            self.first_stage.to(device)
         return self
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W), nominally in [-1, 1], of what the network draws (see `config.shape`)."""
+        return x if self.first_stage is None else self.first_stage.decode(x)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """What the network draws, of images in [-1, 1]: themselves, or their latents."""
+        return images if self.first_stage is None else self.first_stage.encode(images)
 
     def sample(self, **options: Any) -> Any:
         """Pictures drawn with the options of `GenerateRequest`; see `unnoise.generate.sample`."""
@@ -80,26 +100,57 @@ def make_schedule(config: ModelConfig | NoisyClassifierConfig) -> NoiseSchedule:
         return NoiseSchedule.from_betas(betas, rescale=s.rescale_timesteps)
 
 
-def build_model(config: ModelConfig, info: ModelInfo | None = None) -> Model:
-    """A model with fresh weights, drawn by torch's generator, from complete settings (see config.resolve)."""
+def build_model(
+    config: ModelConfig, info: ModelInfo | None = None, first_stage: "FirstStage | None" = None
+) -> Model:
+    """A model with fresh weights, drawn by torch's generator, from complete settings (see config.resolve).
+
+    A latent model is given its trained first stage.
+    """
     check_model(config)
+    _check_first_stage(config, first_stage)
     info = info or ModelInfo()
-    rows = config.network.classes
+    rows = config.class_rows
     named = len(info.classes) + (info.null_label is not None)
     if info.classes and rows != named:
         raise ValueError(f"model.network.classes={rows} does not fit {named} classes (null class included)")
     network = build_network(config.network)
+    if config.told:
+        encoders = tuple((told.what, told.encoder) for told in config.told)
+        network = Conditioned(ConditionedSettings(network=config.network, encoders=encoders))
     denoiser = Denoiser(network, predicts=config.predicts, variance=config.variance)
-    return Model(denoiser, make_schedule(config), config, info)
+    return Model(denoiser, make_schedule(config), config, info, first_stage)
+
+
+def _check_first_stage(config: ModelConfig, first_stage: "FirstStage | None") -> None:
+    """Refuse the lack of a first stage, and one whose latents are others."""
+    latent = config.latent
+    if latent is None:
+        assert first_stage is None, "a model of pixels has no first stage"
+        return
+    if first_stage is None:
+        raise ValueError("model.latent is set, but no first stage is given; train with first_stage=FILE")
+    found = LatentConfig(
+        channels=first_stage.channels, factor=first_stage.factor, first_stage=first_stage.hash
+    )
+    if found != latent:
+        raise ValueError(
+            "the model draws other latents than this first stage makes "
+            f"({'; '.join(differences(latent, found))}); name that which the model was trained with"
+        )
 
 
 def save_model(path: Path | str, model: Model, *, weights: Mapping[str, Tensor] | None = None) -> None:
     """Write one safetensors file, atomically. `weights` (such as an average) replaces the network's own."""
     from unnoise import __version__
 
-    state = model.network.state_dict() if weights is None else weights
+    state = dict(model.network.state_dict() if weights is None else weights)
     info = replace(model.info, version=model.info.version or __version__)
     header = {"format": CONFIG_FORMAT, "model": to_dict(model.config), "info": to_dict(info)}
+    if model.first_stage is not None:
+        header["first_stage"] = model.first_stage.header
+        inside = model.first_stage.network.state_dict()
+        state |= {FIRST_STAGE + key: value for key, value in inside.items()}
     write_tensors(Path(path), state, {METADATA_KEY: json.dumps(header)})
 
 
@@ -126,10 +177,26 @@ def load_model(path: Path | str, device: str | torch.device = "cpu", *, preset: 
     _check_kind(header, path)
     config = from_dict(ModelConfig, header.get("model", {}), where=str(path))
     info = from_dict(ModelInfo, header.get("info", {}), where=str(path))
+    weights = read_weights(path)
+    first_stage = _inner_first_stage(header, weights, path)
     with torch.device("meta"):
-        model = build_model(config, info)
-    put_weights(model.network, read_weights(path), path)
+        model = build_model(config, info, first_stage)
+    put_weights(model.network, weights, path)
     return model.to(device)
+
+
+def _inner_first_stage(
+    header: Mapping[str, Any], weights: dict[str, Tensor], path: Path
+) -> "FirstStage | None":
+    """The first stage inside a model file, whose weights are taken out of `weights`."""
+    from unnoise.first_stage import first_stage_of
+
+    if "first_stage" not in header:
+        return None
+    inside = {key: weights.pop(key) for key in list(weights) if key.startswith(FIRST_STAGE)}
+    return first_stage_of(
+        header["first_stage"], {k.removeprefix(FIRST_STAGE): v for k, v in inside.items()}, path
+    )
 
 
 def _check_kind(header: Mapping[str, Any], path: Path) -> None:

@@ -93,7 +93,7 @@ def check_classifier(model: Model, classifier: NoisyClassifier, name: str) -> No
     _same(name, "classifier", "a side of", settings.image_size, config.image_size, "pixels")
     _same(name, "classifier", "", settings.in_channels, config.channels, "channels")
     _same_noise(name, "classifier", model, classifier)
-    rows = config.network.classes
+    rows = config.class_rows
     if rows is not None:
         known = model.classes or tuple(map(str, range(rows - (model.null_label is not None))))
         _same_classes(
@@ -112,17 +112,17 @@ def check_weaker(model: Model, weaker: Model, name: str) -> None:
             "on the small pictures or both without; name such a one"
         )
     _same_noise(name, "weaker model", model, weaker)
-    rows = weaker.config.network.classes
+    rows = weaker.config.class_rows
     if rows is None:
         return
-    if model.config.network.classes is None:
+    if model.config.class_rows is None:
         raise ValueError(
             f"{name}: the weaker model is told classes and the model knows none; name an unconditional one"
         )
-    if (rows, weaker.null_label) != (model.config.network.classes, model.null_label):
+    if (rows, weaker.null_label) != (model.config.class_rows, model.null_label):
         raise ValueError(
             f"{name}: the weaker model has {rows} class rows (null class {weaker.null_label}), the model "
-            f"{model.config.network.classes} (null class {model.null_label}); name one trained on the same "
+            f"{model.config.class_rows} (null class {model.null_label}); name one trained on the same "
             "classes with the same label dropout"
         )
     known, other = model.classes, weaker.classes

@@ -161,7 +161,7 @@ class NpzFile:
 
     def __init__(self, out: Path, plan: Plan) -> None:
         self.plan, self.shards = plan, out / SHARDS
-        channels, height, width = plan.shape
+        channels, height, width = plan.picture
         self.picture = (height, width, channels)
         self.shape = (plan.request.n, *self.picture)
         start = f"_from{plan.request.first}" if plan.request.first else ""

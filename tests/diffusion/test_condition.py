@@ -11,6 +11,7 @@ FULL = Condition(
     context_mask=torch.ones(3, 5, dtype=torch.bool),
     concat=torch.randn(3, 2, 4, 4),
     level=torch.tensor([0.0, 0.5, 1.0]),
+    parts={"text": torch.arange(6).view(3, 2), "map": torch.randn(3, 1, 4, 4)},
 )
 
 
@@ -31,11 +32,21 @@ def test_null_of_some_rows() -> None:
     assert torch.equal(dropped.concat[[0, 2]], FULL.concat[[0, 2]]) and (dropped.concat[1] == 0).all()
 
 
+def test_parts_drop_by_name_each_for_itself() -> None:
+    where = torch.tensor([True, False, False])
+    dropped = null(FULL, {"text": torch.tensor([8, 9]), "label": 0}, where=where)
+    assert dropped.parts["text"].tolist() == [[8, 9], [2, 3], [4, 5]] and dropped.label.tolist() == [0, 2, 3]
+    assert dropped.parts["map"] is FULL.parts["map"] and FULL.parts["text"][0].tolist() == [0, 1]
+
+
 def test_cat_and_take_are_inverse() -> None:
     both = cat([FULL, null(FULL, {"label": 0})])
     assert both.label.tolist() == [1, 2, 3, 0, 0, 0]
-    for name, value in vars(both.take(slice(0, 3))).items():
-        assert torch.equal(value, getattr(FULL, name))
+    again = both.take(slice(0, 3))
+    assert again.parts.keys() == FULL.parts.keys()
+    for name, value in [*vars(again).items(), *again.parts.items()]:
+        if name != "parts":
+            assert torch.equal(value, FULL.parts[name] if name in FULL.parts else getattr(FULL, name))
     assert both.take(torch.tensor([5, 1])).label.tolist() == [0, 2]
     assert vars(cat([Condition(), Condition()])) == vars(Condition())
 
@@ -46,6 +57,7 @@ def test_cat_and_take_are_inverse() -> None:
         (lambda: null(FULL, {"lable": 1}), "use label"),
         (lambda: null(Condition(), {"label": 1}), "has no label"),
         (lambda: null(FULL, {"label": None}, where=torch.ones(3, dtype=torch.bool)), "null value"),
+        (lambda: null(FULL, {"text": None}), "null value"),
         (lambda: cat([FULL, Condition(label=FULL.label)]), "only some"),
     ],
 )

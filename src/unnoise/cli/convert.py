@@ -53,7 +53,7 @@ def convert(
     elif to == "diffusers":
         diffusers.save(out, model)
         typer.echo(f"{out}: UNet2DModel and DDPMScheduler{_preset(model.info.preset)}")
-        if model.config.network.classes:
+        if model.config.class_rows:
             typer.echo("its pipeline names no class: call unet(x, t, class_labels=...)")
     else:
         save_model(out, model)

@@ -61,6 +61,10 @@ class TrainProgress:
                 self._bar.update(
                     self._task, total=total, completed=done, facts="pictures read", visible=done < total
                 )
+            case events.Encoding(done=done, total=total):
+                self._bar.update(
+                    self._task, total=total, completed=done, facts="pictures encoded", visible=done < total
+                )
             case events.DataFound(lines=lines, broken=broken):
                 self.broken = broken
                 for line in lines:

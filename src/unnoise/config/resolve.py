@@ -1,8 +1,9 @@
 """Completes a run's settings with what only the data can say: size, channels, classes."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from unnoise.config.load import differences, to_yaml
 from unnoise.config.schema import (
@@ -11,14 +12,37 @@ from unnoise.config.schema import (
     DataConfig,
     ModelConfig,
     NoisyClassifierConfig,
+    ToldConfig,
     TrainConfig,
+)
+from unnoise.networks.conditioner_settings import (
+    ClassEmbedderSettings,
+    ConditionerSettings,
+    FeaturesSettings,
+    PatchesSettings,
+    SpatialRescalerSettings,
+    TextEncoderSettings,
 )
 from unnoise.networks.settings import UNetSettings
 
 T = TypeVar("T", int, int | None)
+NEEDS = {
+    "class": "the class", "text": "captions", "layout": "boxes", "map": "a semantic map",
+    "low_res": "the picture in small", "inpaint": "a part of the picture", "grey": "the picture in grey",
+}  # fmt: skip
+"""What an encoder reads, for people."""
+OPEN = {
+    TextEncoderSettings: "vocabulary",
+    ClassEmbedderSettings: "classes",
+    SpatialRescalerSettings: "in_channels",
+    PatchesSettings: "in_channels",
+    FeaturesSettings: "features",
+}
+"""Settings of encoders that the data decide."""
 KINDS = {
     "diffusion": (
         *("model", "objective", "timesteps", "label_dropout", "sample_steps", "sample_count", "evaluate"),
+        *("first_stage", "latents"),
     ),
     "classifier": ("classifier",),
     "noisy_classifier": ("noisy_classifier", "timesteps"),
@@ -48,8 +72,24 @@ def data_config(config: TrainConfig) -> DataConfig:
     _check_low_res(model)
     data = _sized(data, "model", model.image_size, model.channels)
     if data.size:
-        model.network.check_side(data.size)
+        _check_size(model, data.size)
     return data
+
+
+def _check_size(model: ModelConfig, size: int) -> None:
+    """Refuse a side (pixels) that the first stage or the network does not divide."""
+    factor = 1 if model.latent is None else model.latent.factor
+    if size % factor:
+        raise ValueError(
+            f"a side of {size} pixels is no multiple of {factor}, the first stage's down-sampling; use "
+            f"{max(1, size // factor) * factor}"
+        )
+    try:
+        model.network.check_side(size // factor)
+    except ValueError as error:
+        if factor == 1:
+            raise
+        raise ValueError(f"pictures of {size} pixels become latents of {size // factor}: {error}") from None
 
 
 def _sized(data: DataConfig, owner: str, size: int | None, channels: int | None) -> DataConfig:
@@ -59,10 +99,18 @@ def _sized(data: DataConfig, owner: str, size: int | None, channels: int | None)
     return replace(data, size=data.size or size, channels=data.channels or channels)
 
 
-def resolve(config: TrainConfig, *, size: int, channels: int, classes: int) -> TrainConfig:
+def resolve(
+    config: TrainConfig,
+    *,
+    size: int,
+    channels: int,
+    classes: int,
+    told: Mapping[str, int] | None = None,
+) -> TrainConfig:
     """The complete settings of a run on data of this size (pixels), channels and classes (0: unlabelled).
 
     ValueError where a setting contradicts the data. Label dropout adds the null class as the last row.
+    `told`: what encoders read -> its channels, or how many different tokens or classes there are.
     """
     if config.kind == "classifier":
         return _resolve_classifier(config, size=size, channels=channels, classes=classes)
@@ -74,10 +122,17 @@ def resolve(config: TrainConfig, *, size: int, channels: int, classes: int) -> T
     _check_low_res(model)
     image_size = _agree("model.image_size", model.image_size, size)
     image_channels = _agree("model.channels", model.channels, channels)
+    if model.latent is not None:
+        _check_size(model, image_size)
     label_dropout = config.label_dropout if classes else 0.0
     rows = classes + (label_dropout > 0) if classes else None
-    outputs = image_channels * (2 if model.variance in ("learned", "learned_range") else 1)
-    inputs = image_channels * (2 if model.low_res else 1)
+    drawn = image_channels if model.latent is None else model.latent.channels
+    outputs = drawn * (2 if model.variance in ("learned", "learned_range") else 1)
+    encoders = _resolve_told(model, {**(told or {}), "class": rows or 0})
+    beside = sum(each.encoder.left for each in encoders if isinstance(each.encoder, SpatialRescalerSettings))
+    inputs = drawn + (image_channels if model.low_res else 0) + beside
+    if any(each.what == "class" for each in encoders):
+        rows = None  # an encoder knows the classes, not the network
     network = replace(
         model.network,
         in_channels=_agree("model.network.in_channels", model.network.in_channels, inputs),
@@ -86,7 +141,7 @@ def resolve(config: TrainConfig, *, size: int, channels: int, classes: int) -> T
     )
     if isinstance(network, UNetSettings):
         network = replace(network, concat_level=model.low_res_noise > 0)
-    resolved = replace(model, image_size=image_size, channels=image_channels, network=network)
+    resolved = replace(model, image_size=image_size, channels=image_channels, network=network, told=encoders)
     _check_low_res(resolved)
     return replace(
         config,
@@ -94,6 +149,29 @@ def resolve(config: TrainConfig, *, size: int, channels: int, classes: int) -> T
         data=replace(config.data, size=image_size, channels=image_channels),
         label_dropout=label_dropout,
     )
+
+
+def _resolve_told(model: ModelConfig, known: Mapping[str, int]) -> tuple[ToldConfig, ...]:
+    """The encoders, what they leave open taken from the data."""
+    return tuple(
+        replace(each, encoder=_resolve_encoder(f"model.told[{number}]", each, known.get(each.what, 0)))
+        for number, each in enumerate(model.told)
+    )
+
+
+def _resolve_encoder(where: str, told: ToldConfig, count: int) -> ConditionerSettings:
+    encoder = told.encoder
+    if not count:
+        raise ValueError(
+            f"{where} tells the model {NEEDS[told.what]}, and the data have none; name data that do, or "
+            "leave it out"
+        )
+    for kind, name in OPEN.items():
+        if isinstance(encoder, kind):
+            settled: Any = {name: _agree(f"{where}.encoder.{name}", getattr(encoder, name), count)}
+            encoder = replace(encoder, **settled)
+    encoder.check()
+    return encoder
 
 
 def _resolve_classifier(config: TrainConfig, *, size: int, channels: int, classes: int) -> TrainConfig:
@@ -184,7 +262,7 @@ def check_kind(config: TrainConfig) -> None:
 
 def null_label(config: TrainConfig) -> int | None:
     """Index of the null class, or None for a model without one."""
-    rows = config.model.network.classes
+    rows = config.model.class_rows
     return rows - 1 if rows and config.label_dropout > 0 else None
 
 
@@ -193,10 +271,11 @@ def check_model(model: ModelConfig) -> None:
     _check_low_res(model)
     learned = model.variance in ("learned", "learned_range")
     network = model.network
-    if model.channels and network.out_channels and network.out_channels != model.channels * (1 + learned):
+    channels = model.channels if model.latent is None else model.latent.channels
+    if channels and network.out_channels and network.out_channels != channels * (1 + learned):
         raise ValueError(
-            f"model.network.out_channels={network.out_channels} does not fit {model.channels} channels with "
-            f"{model.variance} variance; leave it out or use {model.channels * (1 + learned)}"
+            f"model.network.out_channels={network.out_channels} does not fit {channels} channels with "
+            f"{model.variance} variance; leave it out or use {channels * (1 + learned)}"
         )
 
 
@@ -212,6 +291,11 @@ def _check_low_res(model: ModelConfig) -> None:
         raise ValueError(
             f"model.low_res={model.low_res} is not below model.image_size={model.image_size}; use 1.."
             f"{(model.image_size or 2) - 1}, or leave it out for a model that is no upsampler"
+        )
+    if model.low_res is not None and model.latent is not None:
+        raise ValueError(
+            f"model.low_res={model.low_res} is for models of pixels; a latent one is told the small picture "
+            "by an encoder: model.told, what=low_res"
         )
     if not 0 <= model.low_res_noise < 1:
         raise ValueError(f"model.low_res_noise={model.low_res_noise:g} is not possible; use 0 or less than 1")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from unnoise.config.kinds import ByKind
+from unnoise.networks.conditioner_settings import ClassEmbedderSettings, ConditionerSettings
 from unnoise.networks.first_stage_settings import DiscriminatorSettings, FirstStageSettings, KlSettings
 from unnoise.networks.settings import ClassifierSettings, EncoderUNetSettings, NetworkSettings, UNetSettings
 
@@ -23,6 +24,33 @@ class ScheduleConfig:
     """Tell the network t * 1000 / steps instead of t (Improved DDPM's default)."""
 
 
+Told = Literal["class", "text", "layout", "map", "low_res", "inpaint", "grey"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToldConfig:
+    """One thing that a model is told besides x and t, and how its network reads it."""
+
+    what: Told
+    """class; text: captions; layout: boxes with classes; map: a class for every pixel; low_res: the picture
+    in small; inpaint: the picture without a region, and which; grey: the picture without its colours."""
+    encoder: Annotated[ConditionerSettings, ByKind()]
+    """tokens, class, features and patches are read by cross-attention, spatial lies beside x."""
+    dropout: float = 0.1
+    """Share of the training pictures that are not told it, which classifier-free guidance needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentConfig:
+    """The latents that a model draws in."""
+
+    channels: int
+    factor: int
+    """Pixels that a latent position stands for in each direction."""
+    first_stage: str
+    """Hash of the first stage: latents of another mean nothing."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """A diffusion model: its network, its schedule, what the network predicts."""
@@ -40,6 +68,27 @@ class ModelConfig:
     low_res_noise: float = 0.0
     """Largest sigma of the noise laid over that small picture in training, where each gets its own from 0 up
     and the network is told it (noise augmentation, arXiv 2106.15282); 0 for none."""
+    latent: LatentConfig | None = None
+    """The latents that the network draws in; None for pixels. Training takes it from its `first_stage`."""
+    told: tuple[ToldConfig, ...] = ()
+    """What encoders, trained with the network, tell it."""
+
+    @property
+    def class_rows(self) -> int | None:
+        """Rows of the class embedding, the null class included, wherever it is; None without classes."""
+        for told in self.told:
+            if isinstance(told.encoder, ClassEmbedderSettings):
+                return told.encoder.classes
+        return self.network.classes
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what the network draws: a picture, or its latents. Of complete settings."""
+        assert self.image_size and self.channels, "settings are complete"
+        if self.latent is None:
+            return self.channels, self.image_size, self.image_size
+        side = self.image_size // self.latent.factor
+        return self.latent.channels, side, side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +263,20 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LatentsConfig:
+    """How a latent model's pictures become what it learns."""
+
+    cache: bool = True
+    """Encode every picture once and keep the latents beside the decoded pictures; False encodes at every
+    step, which random crops need."""
+    scale: Literal["model", "channel", "keep"] = "model"
+    """Factor of the latents: one number that gives them all the deviation 1, one for each channel, or the
+    first stage's own (1 for the published ones with a codebook)."""
+    measured: int = 4096
+    """Pictures that the scale is measured over, at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One training run, complete: with the data it repeats bit for bit."""
 
@@ -221,6 +284,9 @@ class TrainConfig:
     kind: Literal["diffusion", "classifier", "noisy_classifier", "autoencoder"] = "diffusion"
     """What is trained: a model that draws (`model`, `objective`, `timesteps`, ...), a `classifier`, a
     `noisy_classifier` that guides, or an `autoencoder`, the first stage of a latent model."""
+    first_stage: str = ""
+    """File or run directory of a first stage, whose latents a model of kind diffusion then learns."""
+    latents: LatentsConfig = field(default_factory=LatentsConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)

@@ -170,6 +170,12 @@ class Dataset:
             pixels[mirrored] = pixels[mirrored, :, ::-1]
         return self._with_facts(pixels, chosen)
 
+    def labels_at(self, positions: np.ndarray | Tensor) -> Tensor | None:
+        """The labels of `batch` alone, without reading a picture; None without labels."""
+        if self.labels is None:
+            return None
+        return torch.from_numpy(self.labels[order.pictures(self.seed, len(self), np.asarray(positions))])
+
     def take(self, chosen: np.ndarray | Tensor) -> Batch:
         """Pictures by their index in file order, cut from the middle, not flipped. chosen: (K,) in [0, N)."""
         chosen = np.asarray(chosen, np.int64)

@@ -109,7 +109,7 @@ class Folder:
         def usable() -> Iterator[tuple[Picture, int | None]]:
             for (name, path), label in zip(named.items(), labels, strict=True):
                 try:
-                    picture = read_picture(path, self.edit.shape, self.edit.request, name)
+                    picture = read_picture(path, self.edit.picture, self.edit.request, name)
                 except ValueError as error:
                     problems.append(str(error))
                     if len(named) > 1:

@@ -18,7 +18,7 @@ from unnoise.edit.invert import Code, batches, check_code, encode
 from unnoise.edit.pictures import Picture, Readable, read_picture
 from unnoise.edit.plan import Edit, Start, descend, plan_edit
 from unnoise.generate import OnStep
-from unnoise.images import ImageBatch, to_pixels
+from unnoise.images import ImageBatch
 from unnoise.model import Model
 
 
@@ -46,7 +46,7 @@ def interpolate(
     Ends are the pictures and codes given, then those of `request.seeds`.
     """
     edit = plan_edit(model, request)
-    known = [end if isinstance(end, Code) else read_picture(end, edit.shape, edit.request) for end in ends]
+    known = [end if isinstance(end, Code) else read_picture(end, edit.picture, edit.request) for end in ends]
     return between(edit, known, on_step)
 
 
@@ -57,7 +57,7 @@ def between(edit: Edit, given: Sequence[Picture | Code], on_step: OnStep | None 
     ends = find_ends(edit, given, on_step)
     top = edit.top if request.mix == "x_t" else edit.ready.schedule.steps - 1
     starts = list(_starts(edit, ends, top))
-    pixels = [to_pixels(x[None])[0].cpu() for _, x in descend(edit.ready, starts, top, on_step)]
+    pixels = [edit.pixels(x[None])[0] for _, x in descend(edit.ready, starts, top, on_step)]
     return edit.batch(pixels, [start.label for start in starts], [start.index for start in starts])
 
 
@@ -98,7 +98,7 @@ def find_ends(edit: Edit, given: Sequence[Picture | Code], on_step: OnStep | Non
     own = [SeededNoise(request.generate.seed, [k]) for k in range(len(given))]
     codes = _codes(edit, given, labels, on_step) if request.mix == "x_T" else {}
     for k, end in enumerate(given):
-        x = end.x_T[None] if isinstance(end, Code) else codes[k] if k in codes else end.images
+        x = end.x_T[None] if isinstance(end, Code) else codes[k] if k in codes else edit.walked(end.images)
         ends.append(End(end.name, x, own[k], labels[k]))
     like = torch.empty(1, *edit.shape)
     for text, label in zip(request.seeds, labels[len(given) :], strict=True):

@@ -20,7 +20,7 @@ from unnoise.diffusion.samplers import DdimInversion
 from unnoise.edit.pictures import Picture, Readable, read_picture
 from unnoise.edit.plan import Edit, condition, plan_edit
 from unnoise.generate import OnStep, Progress, walk
-from unnoise.images import ImageBatch, to_pixels
+from unnoise.images import ImageBatch
 from unnoise.metrics.reconstruction import psnr
 from unnoise.model import Model
 from unnoise.tensorfile import write_tensors
@@ -89,7 +89,7 @@ def invert(
     iterated.
     """
     edit = plan_edit(model, request)
-    known = [read_picture(picture, edit.shape, edit.request) for picture in pictures]
+    known = [read_picture(picture, edit.picture, edit.request) for picture in pictures]
     return inversions(edit, zip(known, edit.labels(len(known)), strict=True), on_step)
 
 
@@ -119,7 +119,7 @@ def inversions(
             ready, noise, ready.schedule.path(noise), ids=range(len(rows)), cond=condition(ready, labels),
             noise=NONE, on_step=downwards,
         )  # fmt: skip
-        back = to_pixels(x, rule="edm").cpu()
+        back = edit.pixels(x, rule="edm")
         codes = noise.float().cpu()
         for k, (picture, label) in enumerate(rows):
             code = Code(picture.name, codes[k], level(edit), edit.name(label))
@@ -158,7 +158,7 @@ def drawn(
             ready, x, ready.schedule.path(x), ids=ids, cond=condition(ready, labels), noise=NONE,
             on_step=on_step,
         )  # fmt: skip
-        yield edit.batch(list(to_pixels(x, rule="edm").cpu()), labels, ids)
+        yield edit.batch(list(edit.pixels(x, rule="edm")), labels, ids)
         first += len(rows)
 
 
@@ -167,7 +167,7 @@ def encode(
 ) -> Tensor:
     """x_T (B, C, H, W) of pictures of these classes, on the model's device."""
     ready = edit.ready
-    x = torch.cat([picture.images for picture in pictures]).to(ready.device)
+    x = edit.walked(torch.cat([picture.images for picture in pictures]).to(ready.device))
     return walk(
         ready, x, ready.schedule.ascent(x, start=-1),
         ids=range(len(pictures)), cond=condition(ready, labels), noise=NONE,

@@ -19,6 +19,7 @@ from unnoise.edit.invert import (
     save_code,
 )
 from unnoise.edit.pictures import Picture, find_pictures, read_picture
+from unnoise.edit.plan import Edit
 from unnoise.edit.vary import Job, variants
 from unnoise.images import Pixels, grid, save_animation, to_pixels
 
@@ -57,7 +58,7 @@ def _variant(folder: Folder, name: str, k: int) -> Path:
 
 
 def _read(folder: Folder, path: Path) -> np.ndarray:
-    return read_pixels(path, folder.edit.shape[0])
+    return read_pixels(path, folder.edit.picture[0])
 
 
 def invert_files(folder: Folder, paths: Sequence[Path]) -> dict[str, RoundTrip]:
@@ -82,7 +83,7 @@ def invert_files(folder: Folder, paths: Sequence[Path]) -> dict[str, RoundTrip]:
         name = done.picture.name
         trips[name] = done.trip
         if name in shown:
-            rows[name] = [done.picture.pixels, _seen(done.code), done.back]
+            rows[name] = [done.picture.pixels, _seen(folder.edit, done.code), done.back]
 
     def missing() -> Iterator[tuple[Picture, int | None]]:
         for picture, label in usable:
@@ -143,9 +144,15 @@ def _code(folder: Folder, name: str) -> Path:
     return folder.out / f"{name}{CODE}"
 
 
-def _seen(code: Code) -> np.ndarray:
-    """Noise as a picture, three standard deviations from black to white."""
-    return to_pixels(code.x_T[None] / 3)[0].numpy()
+def _seen(edit: Edit, code: Code) -> np.ndarray:
+    """Noise as a picture, three standard deviations from black to white; of latents as many
+    channels as can be shown.
+    """
+    channels, _, wide = edit.picture
+    visible = code.x_T[: channels if len(code.x_T) >= channels else 1]
+    shown = to_pixels(visible[None] / 3)[0]
+    factor = wide // shown.shape[1]
+    return shown.expand(-1, -1, channels).repeat_interleave(factor, 0).repeat_interleave(factor, 1).numpy()
 
 
 def interpolate_files(folder: Folder, paths: Sequence[Path], *, animation: bool = False) -> int:
@@ -155,7 +162,7 @@ def interpolate_files(folder: Folder, paths: Sequence[Path], *, animation: bool 
     """
     edit, named = folder.edit, find_pictures(paths)
     ends = [
-        load_code(path) if path.suffix == CODE else read_picture(path, edit.shape, edit.request, name)
+        load_code(path) if path.suffix == CODE else read_picture(path, edit.picture, edit.request, name)
         for name, path in named.items()
     ]
     check_ends(edit, ends)

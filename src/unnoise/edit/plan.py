@@ -13,7 +13,7 @@ from unnoise.diffusion.noise import Noise, RowNoise
 from unnoise.distributed import choose_device
 from unnoise.edit.pictures import Picture
 from unnoise.generate import EXACT_BATCH, OnStep, Plan, plan, walk
-from unnoise.images import ImageBatch
+from unnoise.images import ImageBatch, to_pixels
 from unnoise.model import Model
 
 MEANT_FOR = {
@@ -35,8 +35,21 @@ class Edit:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of a picture."""
+        """(C, H, W) of what is walked: a picture, or its latents."""
         return self.ready.shape
+
+    @property
+    def picture(self) -> tuple[int, int, int]:
+        """(C, H, W) of a picture."""
+        return self.ready.picture
+
+    def walked(self, images: Tensor) -> Tensor:
+        """What is walked, (B, C, H, W), of images in [-1, 1], where the images are."""
+        return self.ready.model.encode(images.to(self.ready.device)).to(images.device)
+
+    def pixels(self, x: Tensor, *, rule: str = "openai") -> Tensor:
+        """uint8 (B, H, W, C) on the CPU of what was walked, rounded by `images.to_pixels`'s rule."""
+        return to_pixels(self.ready.model.decode(x.to(self.ready.device)), rule=rule).cpu()
 
     @property
     def batch_size(self) -> int:
@@ -151,7 +164,7 @@ def _without_a_class(ready: Plan) -> int | None:
     model, request = ready.model, ready.request
     if request.guidance != 1 or ready.guide is not None:
         raise ValueError("guidance leads towards a class, and none is named; name one with label")
-    if model.config.network.classes is None:
+    if model.config.class_rows is None:
         return None
     if model.null_label is None:
         raise ValueError(

@@ -15,7 +15,7 @@ from unnoise.diffusion.schedule import add_noise
 from unnoise.edit.pictures import Picture, Readable, read_picture
 from unnoise.edit.plan import Edit, Start, descend, plan_edit
 from unnoise.generate import OnStep
-from unnoise.images import ImageBatch, to_pixels
+from unnoise.images import ImageBatch
 from unnoise.model import Model
 
 
@@ -51,7 +51,7 @@ def vary(
     Variant k meets the noise of picture k of the same seed: at strength 1 it is that picture.
     """
     edit = plan_edit(model, request)
-    known = [read_picture(picture, edit.shape, edit.request) for picture in pictures]
+    known = [read_picture(picture, edit.picture, edit.request) for picture in pictures]
     ids = tuple(edit.ready.ids)
     jobs = [Job(p, label, ids) for p, label in zip(known, edit.labels(len(known)), strict=True)]
     return _grouped(edit, variants(edit, jobs, on_step), ids)
@@ -79,14 +79,14 @@ def variants(edit: Edit, jobs: Iterable[Job], on_step: OnStep | None = None) -> 
 
     for start, x in descend(edit.ready, starts(), top, on_step):
         assert start.picture is not None
-        pixels = start.picture.pixels if top < 0 else to_pixels(x[None])[0].cpu()
+        pixels = start.picture.pixels if top < 0 else edit.pixels(x[None])[0]
         yield Variant(start.picture, start.label, start.index, pixels)
 
 
 def _noised(edit: Edit, picture: Picture, eps: Tensor, top: int) -> Tensor:
     """x at entry `top`: the picture with eps, and at strength 1 eps alone, as a plain sample starts."""
     if top < 0:
-        return picture.images
+        return edit.walked(picture.images)
     if edit.request.strength == 1:
         return eps
-    return add_noise(picture.images, eps, edit.ready.schedule.at(top, eps))
+    return add_noise(edit.walked(picture.images), eps, edit.ready.schedule.at(top, eps))

@@ -178,6 +178,11 @@ def _check(model: Model, dataset: Dataset, request: LikelihoodRequest) -> None:
             "this model is an upsampler: its bits depend on the small pictures that it is given, and are not "
             "measured; name a model that draws alone"
         )
+    if model.first_stage is not None:
+        raise ValueError(
+            "this model draws latents: bits of pictures would need a decoder that gives probabilities; name "
+            "a model of pixels"
+        )
     if (dataset.size, dataset.channels) != (size, channels):
         raise ValueError(
             f"{dataset.report.source} has {_shape(dataset.size, dataset.channels)} pictures, the model knows "
@@ -199,7 +204,7 @@ def _shape(size: int | None, channels: int | None) -> str:
 
 def _labels(model: Model, dataset: Dataset, request: LikelihoodRequest) -> tuple[np.ndarray | None, str]:
     """The model's class of every picture of the data set, None for a model without classes; and in words."""
-    rows = model.config.network.classes
+    rows = model.config.class_rows
     if rows is None:
         return None, "nothing: the model is unconditional"
     if not request.labels or dataset.labels is None:

@@ -145,7 +145,7 @@ def _model_pictures(path: Path, request: EvaluateRequest, n: int | None) -> Pict
     wanted: GenerateRequest = replace(request.generate, n=count)
     model = load_model(file, choose_device(request.device), preset=request.preset)
     ready = plan(model, wanted)
-    channels, height, width = ready.shape
+    channels, height, width = ready.picture
     weights = file_hash(file)
 
     def take(indices: Sequence[int]) -> Tensor:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from unnoise.networks.settings import NetworkSettings
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoderSettings:
@@ -61,6 +63,13 @@ class SpatialRescalerSettings:
     bias: bool = False
     """Of the convolution."""
 
+    @property
+    def left(self) -> int:
+        """Channels of what it gives. Of complete settings."""
+        channels = self.in_channels if self.out_channels is None else self.out_channels
+        assert channels is not None, "settings are complete"
+        return channels
+
     def check(self) -> None:
         """Refuse numbers that make no network, and what is still open."""
         _at_least_one(self, "in_channels", *(["out_channels"] if self.out_channels is not None else []))
@@ -71,8 +80,51 @@ class SpatialRescalerSettings:
             )
 
 
-ConditionerSettings = TextEncoderSettings | ClassEmbedderSettings | SpatialRescalerSettings
+@dataclass(frozen=True, kw_only=True)
+class FeaturesSettings:
+    """Features that a frozen network made of a text, brought to the width of the context."""
+
+    kind: Literal["features"] = "features"
+    width: int = 512
+    """Channels of a token: the U-Net's `context_width`."""
+    features: int | None = None
+    """Channels of the features; None until the network that makes them is known."""
+
+    def check(self) -> None:
+        """Refuse numbers that make no network, and what is still open."""
+        _at_least_one(self, "width", "features")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchesSettings:
+    """A map cut into squares, each a token that cross-attention reads. Not latent-diffusion's."""
+
+    kind: Literal["patches"] = "patches"
+    width: int = 512
+    """Channels of a token: the U-Net's `context_width`."""
+    in_channels: int | None = None
+    """Channels of the map; None until the data are known."""
+    side: int = 8
+    """Tokens in each direction."""
+
+    def check(self) -> None:
+        """Refuse numbers that make no network, and what is still open."""
+        _at_least_one(self, "width", "in_channels", "side")
+
+
+ConditionerSettings = (
+    TextEncoderSettings | ClassEmbedderSettings | SpatialRescalerSettings | FeaturesSettings | PatchesSettings
+)
 """Of every encoder of a condition; `kind` says which."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionedSettings:
+    """A network that draws and the encoders of what it is told."""
+
+    network: NetworkSettings
+    encoders: tuple[tuple[str, ConditionerSettings], ...]
+    """What each reads, by its name among the parts of a condition; several may read one."""
 
 
 def _at_least_one(settings: ConditionerSettings, *names: str) -> None:

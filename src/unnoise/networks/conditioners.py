@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from unnoise.networks.conditioner_settings import (
     ClassEmbedderSettings,
     ConditionerSettings,
+    FeaturesSettings,
+    PatchesSettings,
     SpatialRescalerSettings,
     TextEncoderSettings,
 )
-from unnoise.networks.layers import Conv2d
+from unnoise.networks.layers import Conv2d, Linear
 from unnoise.networks.text_encoder import TextEncoder
 
 
@@ -61,7 +63,43 @@ class SpatialRescaler(nn.Module):
         return x if self.channel_mapper is None else self.channel_mapper(x)
 
 
-Conditioner = TextEncoder | ClassEmbedder | SpatialRescaler
+class Features(nn.Module):
+    """context = W features + b."""
+
+    def __init__(self, settings: FeaturesSettings) -> None:
+        super().__init__()
+        settings.check()
+        assert settings.features is not None, "settings.check() has seen to it"
+        self.settings = settings
+        self.compute_dtype: torch.dtype | None = None
+        """Has no effect: the answer is of the type of the weights."""
+        self.project = Linear(settings.features, settings.width)
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, L, features) -> (B, L, width)."""
+        return self.project(features.to(self.project.weight.dtype))
+
+
+class Patches(nn.Module):
+    """context = W mean over a square + b + embedding of its place."""
+
+    def __init__(self, settings: PatchesSettings) -> None:
+        super().__init__()
+        settings.check()
+        assert settings.in_channels is not None, "settings.check() has seen to it"
+        self.settings = settings
+        self.compute_dtype: torch.dtype | None = None
+        """Has no effect: the answer is of the type of the weights."""
+        self.project = Linear(settings.in_channels, settings.width)
+        self.place = nn.Parameter(0.02 * torch.randn(settings.side**2, settings.width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, side^2, width), row by row."""
+        squares = F.adaptive_avg_pool2d(x.to(self.place.dtype), self.settings.side)
+        return self.project(squares.flatten(2).transpose(1, 2)) + self.place
+
+
+Conditioner = TextEncoder | ClassEmbedder | SpatialRescaler | Features | Patches
 
 
 def build_conditioner(settings: ConditionerSettings) -> Conditioner:
@@ -70,4 +108,8 @@ def build_conditioner(settings: ConditionerSettings) -> Conditioner:
         return TextEncoder(settings)
     if isinstance(settings, ClassEmbedderSettings):
         return ClassEmbedder(settings)
+    if isinstance(settings, FeaturesSettings):
+        return Features(settings)
+    if isinstance(settings, PatchesSettings):
+        return Patches(settings)
     return SpatialRescaler(settings)

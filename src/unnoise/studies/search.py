@@ -208,7 +208,7 @@ def search(
     model, weights = open_model(request.model, str(choose_device(request.generate.device)), request.preset)
     start, caps = budget(request, model)
     uniform = str(sum(start))
-    shape = plan(model, replace(request.generate, steps=uniform)).shape
+    shape = plan(model, replace(request.generate, steps=uniform)).picture
     yardstick = open_yardstick(replace(request.evaluate, n=request.final), shape, stage)
     candidates = Candidates(request, model, weights, yardstick, out, stage)
     trials: dict[Counts, dict[int, float]] = {}

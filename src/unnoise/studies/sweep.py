@@ -107,7 +107,7 @@ def _check(grid: Sequence[Cell], device: str, preset: str) -> Shape:
         if model is None or cell.model not in shapes:
             model = None
             model, _ = open_model(cell.model, device, preset)
-        shapes[cell.model] = plan(model, cell.request).shape
+        shapes[cell.model] = plan(model, cell.request).picture
     first, shape = next(iter(shapes.items()))
     for name, other in shapes.items():
         if other != shape:

@@ -71,6 +71,11 @@ def check(config: TrainConfig, *, processes: int) -> None:
 
 def _check_objective(config: TrainConfig) -> None:
     learns = config.model.variance in ("learned", "learned_range")
+    if config.first_stage and config.objective.name != "simple":
+        raise ValueError(
+            f"objective.name={config.objective.name} counts bits of grey levels, and latents have none; use "
+            "simple, with model.variance=fixed_small"
+        )
     if config.objective.name == "simple" and learns:
         raise ValueError(
             f"objective.name=simple does not train the {config.model.variance} variance; "

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from unnoise.model import Model, build_model, save_model
 from unnoise.modelfile import ModelInfo
 from unnoise.train.building import compute_in, data_summary, drawn_weights, network_around
 from unnoise.train.job import Losses
+from unnoise.train.latents import LatentSource, posterior_noise
 from unnoise.train.upsampler import draw_augmentation, enlarge_some
 
 QUARTERS = ("q0", "q1", "q2", "q3")
@@ -34,10 +36,10 @@ QUARTERS = ("q0", "q1", "q2", "q3")
 class DiffusionBatch:
     """Pictures of a step with what was drawn for each."""
 
-    pixels: Tensor
-    """uint8 (B, H, W, C)."""
+    pixels: Tensor | None
+    """uint8 (B, H, W, C); None where everything is known of latents."""
     eps: Tensor
-    """Unit noise (B, C, H, W) float32."""
+    """Unit noise (B, C, H, W) float32, of the shape of what is drawn."""
     u: Tensor
     """(B,) float64 in [0, 1) on the CPU: where in the distribution of times."""
     label: Tensor | None = None
@@ -46,6 +48,10 @@ class DiffusionBatch:
     """(B,) float32: how noisy an upsampler sees the small picture; None where it sees it as it is."""
     z: Tensor | None = None
     """That noise, (B, C, low_res, low_res) float32."""
+    latents: Tensor | None = None
+    """(B, C, h, w) float32, scaled."""
+    parts: Mapping[str, Tensor] | None = None
+    """What encoders are told (see `Condition.parts`)."""
 
     def __len__(self) -> int:
         return len(self.u)
@@ -63,19 +69,29 @@ class DiffusionBatch:
         return self._map(Tensor.pin_memory)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "DiffusionBatch":
-        changed = {
-            name: change(value) for name, value in vars(self).items() if name != "u" and value is not None
+        changed: dict[str, Any] = {
+            name: change(value)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor) and name != "u"
         }
+        if self.parts is not None:
+            changed["parts"] = {name: change(value) for name, value in self.parts.items()}
         return replace(self, **changed)
 
 
 class DiffusionJob:
-    """One U-Net learning one data set. Settings are complete (config.resolve)."""
+    """One U-Net learning one data set, or its latents. Settings are complete (config.resolve)."""
 
     groups = QUARTERS
 
-    def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
-        self.config, self.dataset = config, dataset
+    def __init__(
+        self,
+        config: TrainConfig,
+        dataset: Dataset,
+        device: torch.device,
+        source: LatentSource | None = None,
+    ) -> None:
+        self.config, self.dataset, self.source = config, dataset, source
         self.identity = dataset.fingerprint
         info = ModelInfo(
             classes=dataset.classes,
@@ -84,7 +100,7 @@ class DiffusionJob:
             data=data_summary(dataset, len(dataset)),
         )
         with drawn_weights(config.seed):
-            self.model = build_model(config.model, info).to(device)
+            self.model = build_model(config.model, info, source.stage if source else None).to(device)
         compute_in(self.model.network, config.precision, device)
         self.objective = make_objective(config.objective)
         self.timesteps = make_timesteps(config.timesteps, self.model.schedule.steps)
@@ -96,7 +112,7 @@ class DiffusionJob:
 
     def draw(self, step: int, positions: range) -> DiffusionBatch:
         """The pictures at these positions of the global batch with their noise, times and dropped labels."""
-        batch, dropped = noisy_batch(self.config, self.dataset, step, positions)
+        batch, dropped = self._batch(step, positions)
         null = self.model.null_label
         if batch.label is not None and null is not None:
             label = torch.where(dropped < self.config.label_dropout, null, batch.label)
@@ -106,9 +122,34 @@ class DiffusionJob:
             batch = replace(batch, level=level, z=z)
         return batch
 
+    def _batch(self, step: int, positions: range) -> tuple[DiffusionBatch, Tensor]:
+        """A batch without dropped labels, and numbers in [0, 1) to drop them by."""
+        source = self.source
+        if source is None:
+            return noisy_batch(self.config, self.dataset, step, positions)
+        shape = self.config.model.shape
+        pixels, latents, label = None, None, None
+        places = np.arange(positions.start, positions.stop) + step * self.config.batch_size
+        if source.latents is None:
+            pictures = self.dataset.batch(step, places)
+            pixels, label = pictures.pixels, pictures.label
+        else:
+            z = posterior_noise(self.config, step, positions, shape)
+            latents = source.stage.scale_by(source.latents.batch(places, z))
+            label = self.dataset.labels_at(places)
+        eps, u, rest = unit_noise(self.config, step, positions, shape)
+        return DiffusionBatch(pixels, eps, u, label, latents=latents), rest
+
+    def _x0(self, batch: DiffusionBatch) -> Tensor:
+        """What the network learns to draw."""
+        if batch.latents is not None:
+            return batch.latents
+        assert batch.pixels is not None
+        return self.model.encode(to_images(batch.pixels))
+
     def losses(self, network: nn.Module, batch: DiffusionBatch) -> Losses:
         """The objective at times drawn by the timestep sampler."""
-        x0 = to_images(batch.pixels)
+        x0 = self._x0(batch)
         i, weight = self.timesteps.sample(batch.u)
         at = self.model.schedule.at(i, x0)
         cond = Condition(label=batch.label)
@@ -186,18 +227,25 @@ def noisy_batch(
 
     Besides, (B,) float64 numbers in [0, 1), for whatever else is left to chance.
     """
-    size = config.batch_size
-    places = np.arange(positions.start, positions.stop) + step * size
+    places = np.arange(positions.start, positions.stop) + step * config.batch_size
     batch = dataset.batch(step, places)
-    count, height, width, channels = batch.pixels.shape
-    eps = torch.empty(count, channels, height, width)
-    for row, place in zip(eps, places.tolist(), strict=True):
-        row.normal_(generator=seeded_generator(config.seed, "noise", place))
+    _, height, width, channels = batch.pixels.shape
+    eps, u, rest = unit_noise(config, step, positions, (channels, height, width))
+    return DiffusionBatch(batch.pixels, eps, u, batch.label), rest
+
+
+def unit_noise(
+    config: TrainConfig, step: int, positions: range, shape: tuple[int, int, int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Unit noise (B, *shape) and two times (B,) float64 numbers in [0, 1): functions of (seed, place)."""
+    size = config.batch_size
+    eps = torch.empty(len(positions), *shape)
+    for row, position in zip(eps, positions, strict=True):
+        row.normal_(generator=seeded_generator(config.seed, "noise", step * size + position))
     # Two numbers a picture: each process draws those of the whole step.
-    shared = seeded_generator(config.seed, "times", step)
-    u, rest = torch.rand(2, size, generator=shared, dtype=torch.float64)
+    u, rest = torch.rand(2, size, generator=seeded_generator(config.seed, "times", step), dtype=torch.float64)
     mine = slice(positions.start, positions.stop)
-    return DiffusionBatch(batch.pixels, eps, u[mine], batch.label), rest[mine]
+    return eps, u[mine], rest[mine]
 
 
 def quarters(i: Tensor, steps: int) -> Tensor:

@@ -25,6 +25,14 @@ class Reading:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """Pictures are being encoded into the cache of latents."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measured:
     """What a run will take, from a few real steps made before the first."""
 
@@ -112,7 +120,19 @@ class Note:
     text: str
 
 
-Event = DataFound | Reading | Measured | Started | StepDone | Skipped | Sampled | Evaluated | Saved | Note
+Event = (
+    DataFound
+    | Reading
+    | Encoding
+    | Measured
+    | Started
+    | StepDone
+    | Skipped
+    | Sampled
+    | Evaluated
+    | Saved
+    | Note
+)
 Listener = Callable[[Event], None]
 
 

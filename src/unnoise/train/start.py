@@ -16,14 +16,26 @@ from unnoise.config.load import from_yaml, to_yaml
 from unnoise.config.resolve import data_config, resolve
 from unnoise.config.schema import Precision, TrainConfig
 from unnoise.data import Dataset, open_data
+from unnoise.first_stage import FirstStage
 from unnoise.networks.precision import compute_dtype
 from unnoise.train import checkpoint, estimate
 from unnoise.train.check import check
 from unnoise.train.classifier import ClassifierJob
 from unnoise.train.diffusion import DiffusionJob
 from unnoise.train.evaluation import Evaluator, open_evaluator
-from unnoise.train.events import DataFound, Listener, Measured, Note, Reading, Started, TrainResult, ignore
+from unnoise.train.events import (
+    DataFound,
+    Encoding,
+    Listener,
+    Measured,
+    Note,
+    Reading,
+    Started,
+    TrainResult,
+    ignore,
+)
 from unnoise.train.job import Job
+from unnoise.train.latents import LatentSource, cached_latents, open_first_stage, open_latents
 from unnoise.train.lock import locked
 from unnoise.train.loop import fit
 from unnoise.train.noisy_classifier import NoisyClassifierJob
@@ -61,6 +73,7 @@ def train(
         check(config, processes=distributed.world())
         stack.enter_context(_repeatable(device))
         stored = _claim(stack, out, device)
+        config, stage = open_first_stage(config, device)
         dataset = dataset or open_data(
             data_config(config),
             seed=config.seed,
@@ -68,6 +81,9 @@ def train(
         )
         report = dataset.report
         on_event(DataFound(lines=tuple(report.lines()), broken=len(report.broken)))
+        source = None
+        if stage is not None:
+            config, source = _latents(config, dataset, stage, on_event, device)
         config = replace(
             resolve(config, size=dataset.size, channels=dataset.channels, classes=len(dataset.classes)),
             device=device.type,
@@ -75,7 +91,7 @@ def train(
         if stored:
             config = continued(out, stored, config)
         config = replace(config, precision=_precision(config.precision, device))
-        job = JOBS[config.kind](config, dataset, device)
+        job = _job(config, dataset, device, source)
         interruption = stack.enter_context(Interruption())
         try:
             config, evaluator = _evaluator(job, config, device, on_event, interruption)
@@ -99,6 +115,39 @@ def train(
             )
         )
         return fit(state, network, config, run, on_event, interruption, evaluator)
+
+
+def _job(
+    config: TrainConfig, dataset: Dataset, device: torch.device, source: LatentSource | None
+) -> Job[Any]:
+    if source is not None:
+        return DiffusionJob(config, dataset, device, source)
+    return JOBS[config.kind](config, dataset, device)
+
+
+def _latents(
+    config: TrainConfig, dataset: Dataset, stage: FirstStage, on_event: Listener, device: torch.device
+) -> tuple[TrainConfig, LatentSource]:
+    """The latents of the data; the first process encodes them where they are not cached."""
+
+    def encoding(done: int, total: int) -> None:
+        on_event(Encoding(done=done, total=total))
+
+    def encode() -> None:
+        if config.latents.cache:
+            cached_latents(dataset, stage, config.data.cache, encoding)
+
+    distributed.on_main(encode, device)
+    config, source = open_latents(config, dataset, stage, encoding)
+    scale = ", ".join(f"{value:.4g}" for value in source.stage.scale)
+    on_event(Note(text=f"latents: {'x'.join(map(str, _shape(config, dataset)))}, scaled by {scale}"))
+    return config, source
+
+
+def _shape(config: TrainConfig, dataset: Dataset) -> tuple[int, int, int]:
+    latent = config.model.latent
+    assert latent is not None
+    return latent.channels, dataset.size // latent.factor, dataset.size // latent.factor
 
 
 def _unbegun(interruption: Interruption, next_thing: str) -> TrainResult:
