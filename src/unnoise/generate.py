@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unnoise.classes import find_class
 from unnoise.config.load import from_dict, nearest, to_dict
-from unnoise.config.schema import GenerateRequest
+from unnoise.config.schema import GenerateRequest, ModelConfig
 from unnoise.diffusion.condition import Condition, null
 from unnoise.diffusion.guidance import Guide, classifier_free, two_models
 from unnoise.diffusion.low_res import with_low_res
@@ -28,10 +28,16 @@ from unnoise.images import ImageBatch, to_pixels
 from unnoise.low_res import LowRes, SmallPictures, find_low_res, hold_low_res, labels_shown
 from unnoise.model import Model
 from unnoise.networks.precision import compute_dtype
+from unnoise.patchwise import patchwise
 from unnoise.steering import Steering, guide, load_steering, strength
+from unnoise.tiles import Tiling
 
 EXACT_BATCH = 8
 """Pictures that go through the network together when a request is `exact`, whatever its batch size."""
+DECODED = 2**20
+"""Pixels that a first stage decodes at once: larger pictures are decoded in tiles."""
+TILE = 256
+"""Side of those tiles, pixels."""
 SAMPLER_OPTIONS = ("eta", "solver_order", "guide_at")
 """Fields of GenerateRequest that belong to the samplers that have a field of this name."""
 
@@ -101,6 +107,13 @@ class Plan:
         assert channels, "settings are complete"
         return channels, height * factor, width * factor
 
+    def to_pixels(self, x: Tensor) -> Tensor:
+        """uint8 (B, H, W, C) on the CPU of what was drawn, so many at once as bounds the memory."""
+        _, height, width = self.picture
+        some = max(1, DECODED // (height * width))
+        tile = self.request.patch or (None if height * width <= DECODED else TILE)
+        return torch.cat([to_pixels(self.model.decode(part, tile=tile)).cpu() for part in x.split(some)])
+
     @property
     def purpose(self) -> str:
         """Of the noise: that of an upsampler is another than that of the model before it, at one seed."""
@@ -138,6 +151,7 @@ def plan(model: Model, request: GenerateRequest, *, low_res: LowRes | None = Non
     config = model.config
     low_res = find_low_res(config, request, low_res)
     dtype = compute_dtype(request.precision, model.device)
+    shape = _drawn_shape(config, request)
     sampler, schedule = _sampler(request), grid(request.steps, model.schedule)
     steering = load_steering(model, request, dtype)
     classes = _classes(model, steering)
@@ -154,7 +168,7 @@ def plan(model: Model, request: GenerateRequest, *, low_res: LowRes | None = Non
         denoise=_denoise(model, request, dtype, steering),
         guide=guide(request, steering, folded=not sampler.shifts_mean),
         files=steering.files,
-        shape=config.shape,
+        shape=shape,
         dtype=dtype,
     )
 
@@ -271,6 +285,35 @@ def _classes(model: Model, steering: Steering) -> tuple[str, ...]:
     return classifier.classes or tuple(map(str, range(classifier.config.network.classes or 0)))
 
 
+def _drawn_shape(config: ModelConfig, request: GenerateRequest) -> tuple[int, int, int]:
+    """(C, H, W) of what is drawn for a request. ValueError for sides that the model cannot draw."""
+    channels, *sides = config.shape
+    factor = 1 if config.latent is None else config.latent.factor
+    step = factor * config.network.size_factor
+    for number, (name, side) in enumerate((("height", request.height), ("width", request.width))):
+        if side is None:
+            continue
+        if config.low_res is not None:
+            raise ValueError(f"{name}={side}: this model is an upsampler, its size is fixed; leave it out")
+        if side < step or side % step:
+            fitting = max(1, side // step) * step
+            raise ValueError(f"{name}={side} is no multiple of {step}, as this model needs; use {fitting}")
+        sides[number] = side // factor
+    return channels, sides[0], sides[1]
+
+
+def _squares(model: Model, patch: int) -> Tiling:
+    """Squares of `patch` pixels that overlap by half."""
+    config = model.config
+    factor = 1 if config.latent is None else config.latent.factor
+    step = 2 * factor * config.network.size_factor
+    if patch < step or patch % step:
+        nearest_one = max(1, patch // step) * step
+        raise ValueError(f"patch={patch} is no multiple of {step}, as this model needs; use {nearest_one}")
+    size = patch // factor
+    return Tiling(size=size, stride=size // 2)
+
+
 def _labels(classes: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...]:
     """Class indices that the pictures take in turn."""
     if wanted and not classes:
@@ -286,6 +329,8 @@ def _denoise(model: Model, request: GenerateRequest, dtype: torch.dtype, steerin
     [-1, 1] most.
     """
     denoise = _told(model, request, dtype)
+    if request.patch is not None:
+        denoise = patchwise(denoise, _squares(model, request.patch))
     if steering.weaker is not None:
         weaker = _told(steering.weaker, request, dtype)
         denoise = two_models(denoise, weaker, request.weaker_scale, strength=strength(request))
@@ -363,7 +408,7 @@ def _draw(ready: Plan, ids: list[int], on_step: OnStep | None) -> Tensor:
         ready, noise(like, step=-1, draw=0), ready.schedule.path(like),
         ids=ids, cond=_condition(ready, ids, noise), noise=noise, on_step=on_step,
     )  # fmt: skip
-    return to_pixels(ready.model.decode(x)).cpu()
+    return ready.to_pixels(x)
 
 
 def walk(

@@ -11,7 +11,7 @@ import numpy as np
 from unnoise import distributed
 from unnoise.config.load import to_dict
 from unnoise.generate import ImageBatch, Plan, Progress, draw
-from unnoise.images import grid, save_animation, save_png, to_pixels
+from unnoise.images import grid, save_animation, save_png
 from unnoise.store import NpzFile, PngFolder, claim, identity
 
 GRID = "grid.png"
@@ -119,7 +119,7 @@ class Film:
     def __call__(self, progress: Progress) -> None:
         """Keep what a step shows of the pictures on film."""
         if progress.step in self.chosen and progress.ids[0] <= self.ids[-1]:
-            pixels = to_pixels(self.plan.model.decode(progress.x)).cpu().numpy()
+            pixels = self.plan.to_pixels(progress.x).numpy()
             for k, picture in zip(progress.ids, pixels, strict=True):
                 if self.ids[0] <= k <= self.ids[-1]:
                     self.seen[progress.step, k] = picture

@@ -77,9 +77,16 @@ class Model:
             self.first_stage.to(device)
         return self
 
-    def decode(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W), nominally in [-1, 1], of what the network draws (see `config.shape`)."""
-        return x if self.first_stage is None else self.first_stage.decode(x)
+    def decode(self, x: Tensor, *, tile: int | None = None) -> Tensor:
+        """Images (B, C, H, W), nominally in [-1, 1], of what the network draws (see `config.shape`).
+
+        tile: decode in overlapping squares of this side, in pixels; None as a whole.
+        """
+        if self.first_stage is None:
+            return x
+        if tile is None:
+            return self.first_stage.decode(x)
+        return self.first_stage.decode_tiled(x, tile=max(1, tile // self.first_stage.factor))
 
     def encode(self, images: Tensor) -> Tensor:
         """What the network draws, of images in [-1, 1]: themselves, or their latents."""

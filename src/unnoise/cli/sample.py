@@ -71,6 +71,14 @@ def sample(
     low_res_noise: Annotated[
         float, typer.Option(help="Sigma of noise on the small pictures, up to that of the training.")
     ] = _DEFAULT.low_res_noise,
+    height: Annotated[
+        int | None, typer.Option(help="Of the pictures, in pixels, where other than that of training.")
+    ] = _DEFAULT.height,
+    width: Annotated[int | None, typer.Option(help="As --height.")] = _DEFAULT.width,
+    patch: Annotated[
+        int | None,
+        typer.Option(help="Denoise and decode large pictures in overlapping squares of so many pixels."),
+    ] = _DEFAULT.patch,
     seed: Annotated[int, typer.Option(help="Picture k depends on seed and k alone.")] = _DEFAULT.seed,
     first: Annotated[int, typer.Option(metavar="K", help="Index of the first picture.")] = _DEFAULT.first,
     npz: Annotated[bool, typer.Option("--npz", help="One npz file in ADM's layout instead of PNGs.")] = False,
@@ -93,6 +101,7 @@ def sample(
         "solver_order": solver_order, "clip": clip,
         "seed": seed, "first": first, "batch_size": batch_size, "exact": exact,
         "precision": precision, "low_res": low_res, "shrink": shrink, "low_res_noise": low_res_noise,
+        "height": height, "width": width, "patch": patch,
         **steering.guidance_values(
             guidance=guidance, scale=scale, classifier=classifier, guide_at=guide_at, weaker=weaker,
             weaker_scale=weaker_scale, guidance_interval=guidance_interval,

@@ -371,6 +371,13 @@ class GenerateRequest:
     """The pictures of `low_res` are large: shrink them first, as training did."""
     low_res_noise: float = 0.0
     """Sigma of the noise laid over the small pictures, up to that of the upsampler's training."""
+    height: int | None = None
+    """Of the pictures, in pixels, where it is another than that of training (convolutional sampling)."""
+    width: int | None = None
+    """As `height`."""
+    patch: int | None = None
+    """Denoise and decode such large pictures in overlapping squares of this side, in pixels, in memory that
+    does not grow; None as a whole."""
     batch_size: int = 64
     exact: bool = False
     """Equal to the bit in any request: every picture in its fixed place of a batch of fixed size, ignoring
