@@ -213,6 +213,8 @@ def test_precision_auto_is_what_the_hardware_has(model):
         ({"sampler": "dimm"}, ["dimm", "ddim", "ddpm"]),
         ({"sampler": "ddpm", "eta": 0.5}, ["eta=0.5", "ddpm", "ddim"]),
         ({"eta": 1.5}, ["eta=1.5"]),
+        ({"temperature": -1.0}, ["temperature=-1", "0 or more"]),
+        ({"sampler": "plms", "temperature": 0.5}, ["temperature=0.5", "plms", "ddpm or ddim"]),
         ({"sampler": "plms", "eta": 0.5}, ["eta=0.5", "plms", "ddim", "dpmpp-2m"]),
         ({"sampler": "dpmpp"}, ["dpmpp", "did you mean", "dpmpp-2m"]),
         ({"sampler": "unipc", "solver_order": 4}, ["solver_order=4", "use 2"]),

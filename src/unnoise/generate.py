@@ -38,7 +38,7 @@ DECODED = 2**20
 """Pixels that a first stage decodes at once: larger pictures are decoded in tiles."""
 TILE = 256
 """Side of those tiles, pixels."""
-SAMPLER_OPTIONS = ("eta", "solver_order", "guide_at")
+SAMPLER_OPTIONS = ("eta", "temperature", "solver_order", "guide_at")
 """Fields of GenerateRequest that belong to the samplers that have a field of this name."""
 
 

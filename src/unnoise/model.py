@@ -107,6 +107,13 @@ def make_schedule(config: ModelConfig | NoisyClassifierConfig) -> NoiseSchedule:
         return NoiseSchedule.from_betas(betas, rescale=s.rescale_timesteps)
 
 
+def denoiser_of(network: nn.Module, config: ModelConfig) -> Denoiser:
+    """A network read as the settings say."""
+    return Denoiser(
+        network, predicts=config.predicts, variance=config.variance, v_posterior=config.v_posterior
+    )
+
+
 def build_model(
     config: ModelConfig, info: ModelInfo | None = None, first_stage: "FirstStage | None" = None
 ) -> Model:
@@ -125,7 +132,7 @@ def build_model(
     if config.told:
         encoders = tuple((told.what, told.encoder) for told in config.told)
         network = Conditioned(ConditionedSettings(network=config.network, encoders=encoders))
-    denoiser = Denoiser(network, predicts=config.predicts, variance=config.variance)
+    denoiser = denoiser_of(network, config)
     return Model(denoiser, make_schedule(config), config, info, first_stage)
 
 

@@ -1,6 +1,7 @@
 """What every objective must do: (B,) losses, finite gradients, least at the exact denoiser."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -115,3 +116,37 @@ def test_refusals_say_the_way_out() -> None:
             objective(weight="snr")
         with pytest.raises(ValueError, match="min_snr_gamma=0"):
             objective(weight="min_snr", min_snr_gamma=0)
+
+
+def test_absolute_error_and_its_weights() -> None:
+    denoiser = built("eps", "fixed_small")
+    with torch.no_grad():
+        denoiser.network.gain.fill_(0.9)
+    square = Simple()(denoiser, X0, AT, eps=EPS, cond=NONE)
+    plain = Simple(error="l1")(denoiser, X0, AT, eps=EPS, cond=NONE)
+    x = AT.scales.alpha * X0 + AT.scales.sigma * EPS
+    missed = denoiser.raw(x, AT, NONE) - EPS
+    torch.testing.assert_close(plain["mae"], missed.abs().flatten(1).mean(1))
+    torch.testing.assert_close(square["mse"], (missed**2).flatten(1).mean(1))
+    both = Simple(error="l1", simple_weight=0.5, elbo_weight=0.1)(denoiser, X0, AT, eps=EPS, cond=NONE)
+    torch.testing.assert_close(both["loss"], 0.5 * plain["mae"] + 0.1 * both["elbo"])
+
+
+def test_weights_of_the_bound_are_those_of_its_terms() -> None:
+    """Entry by entry the KL term of the posterior in nats, where the variance is fixed (DDPM Eq. 12)."""
+    denoiser = built("eps", "fixed_small")
+    with torch.no_grad():
+        denoiser.network.gain.fill_(0.9)
+    bound = Vlb()(denoiser, X0, AT, eps=EPS, cond=NONE)["vlb"] * math.log(2)
+    elbo = Simple(elbo_weight=1.0)(denoiser, X0, AT, eps=EPS, cond=NONE)["elbo"]
+    later = AT.i > 0
+    torch.testing.assert_close(elbo[later], bound[later], rtol=1e-6, atol=1e-10)
+
+
+def test_options_of_the_simple_objective_are_checked() -> None:
+    with pytest.raises(ValueError, match="error='l3' is unknown; use one of l2, l1"):
+        Simple(error="l3")
+    with pytest.raises(ValueError, match="leave nothing to minimise"):
+        Simple(simple_weight=0.0)
+    with pytest.raises(ValueError, match="predicts=v .* predict eps or x0"):
+        Simple(elbo_weight=1.0)(built("v", "fixed_small"), X0, AT, eps=EPS, cond=NONE)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from tests.analytic import Gaussian, Network
 from unnoise.diffusion.condition import Condition
@@ -76,3 +77,20 @@ def test_refusals_and_low_precision() -> None:
     x = X.float()
     prediction = Denoiser(Half())(x, SCHEDULE.at(AT.i, x), Condition())
     assert prediction.x0.dtype == prediction.eps.dtype == torch.float32
+
+
+def test_v_posterior_mixes_the_variances() -> None:
+    schedule = NoiseSchedule.from_betas(make_betas("linear", 100))
+    x = torch.randn(4, 1, 2, 2, dtype=torch.float64)
+    at = schedule.at(torch.tensor([0, 1, 50, 99]), x)
+
+    def variance(share: float) -> Tensor:
+        denoiser = Denoiser(lambda x, t, cond: x, variance="fixed_small", v_posterior=share)
+        return reverse(denoiser(x, at, Condition()), x, at).variance.flatten()
+
+    posterior, betas = schedule.posterior_variance[at.i], schedule.betas[at.i]
+    torch.testing.assert_close(variance(0.0), posterior)
+    torch.testing.assert_close(variance(0.25), 0.75 * posterior + 0.25 * betas)
+    torch.testing.assert_close(variance(1.0), betas)
+    with pytest.raises(ValueError, match="v_posterior=0.5 with variance=fixed_large"):
+        Denoiser(nn.Identity(), variance="fixed_large", v_posterior=0.5)

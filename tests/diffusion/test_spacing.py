@@ -174,3 +174,16 @@ def test_grids_that_cannot_be() -> None:
     silent = NoiseSchedule.from_betas(torch.tensor([0.1, 0.5, 1.0]))
     with pytest.raises(ValueError, match="use trailing2"):
         grid("karras2", silent)
+
+
+def test_steps_of_latent_diffusion() -> None:
+    schedule = schedules()["linear"]
+    walk = grid("ldm30", schedule)
+    assert walk.timesteps.tolist() == [33 * k + 1 for k in range(31)]
+    assert walk.alpha_bar_end == schedule.alpha_bar[0]
+    assert grid("ldm1000", schedule).timesteps.tolist() == list(range(1, 1000))
+    quad = grid("ldmquad500", schedule).timesteps
+    assert quad[0] == 1 and bool((quad.diff() > 0).all()) and quad[-1] == int(0.8 * 1000 + 1e-9) + 1
+    for spec, said in (("ldm0", "ldm0 keeps none"), ("ldmquad1001", r"ldmquad1001 exceeds .* 1\.\.1000")):
+        with pytest.raises(ValueError, match=said):
+            grid(spec, schedule)

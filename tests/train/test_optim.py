@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from unnoise.config.schema import OptimizerConfig
+from unnoise.config.schema import OptimizerConfig, RateCycle
 from unnoise.train.optim import LossScale, gradient_norm, learning_rate, make_optimizer, scale_gradients
 
 
@@ -66,3 +66,21 @@ def test_loss_scale_has_a_floor_and_grows_back() -> None:
     off = LossScale()
     off.update(False)
     assert off.factor == 1.0 and not off.can_shrink
+
+
+def test_cycles_go_up_and_down_one_after_the_other() -> None:
+    cycles = (
+        RateCycle(steps=10, warmup_steps=4, start=0.2, floor=0.1),
+        RateCycle(steps=20, peak=0.5, floor=0.05),
+    )
+    config = OptimizerConfig(lr=2.0, decay="cosine", cycles=cycles)
+    rates = [learning_rate(config, step, 5) for step in range(40)]
+    assert (
+        rates[0] == pytest.approx(0.4) and rates[2] == pytest.approx(1.2) and rates[4] == pytest.approx(2.0)
+    )
+    assert rates[7] == pytest.approx(2 * (0.1 + 0.9 / 2)) and rates[10] == pytest.approx(0.2)
+    assert rates[20] == pytest.approx(2 * (0.05 + 0.45 / 2)) and rates[30:] == [pytest.approx(0.1)] * 10
+    line = OptimizerConfig(decay="linear", cycles=(RateCycle(steps=10, floor=0.5),), lr=1.0)
+    assert learning_rate(line, 4, 5) == pytest.approx(0.8) and learning_rate(line, 99, 5) == pytest.approx(
+        0.5
+    )

@@ -280,12 +280,45 @@ def test_a_file_is_no_run_directory(tmp_path: Path) -> None:
         ({"device": "tpu"}, "device=tpu is not known; use auto, cpu"),
         ({"model": {"network": {"channel_mult": [1] * 5}}}, "multiple of 16"),
         ({"objective": {"name": "simple"}}, "objective.name=simple"),
+        ({"objective": {"error": "l1"}}, "objective.error=l1 means nothing to objective.name=hybrid"),
+        ({"model": {"v_posterior": 0.5}}, "model.v_posterior=0.5 .*fixed_small"),
+        ({"optimizer": {"cycles": [{"steps": 5}]}}, "optimizer.warmup_steps=2 with cycles"),
+        (
+            {
+                "optimizer": {
+                    "decay": "linear",
+                    "warmup_steps": 0,
+                    "cycles": [{"steps": 5, "warmup_steps": 5}],
+                }
+            },
+            r"cycles\[0\]: warmup_steps=5 of steps=5",
+        ),
     ],
 )
 def test_impossible_settings_are_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         tiny_run(tmp_path, tiny_config(**change))
     assert not (tmp_path / "config.yaml").exists()
+
+
+def test_settings_of_latent_diffusion_train(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "model": {"variance": "fixed_small", "v_posterior": 0.1},
+        "objective": {"name": "simple", "error": "l1", "elbo_weight": 0.01},
+        "optimizer": {
+            "decay": "cosine",
+            "warmup_steps": 0,
+            "cycles": [{"steps": 3, "warmup_steps": 1, "start": 0.1}],
+        },
+    }
+    result, _ = tiny_run(tmp_path, tiny_config(steps=2, **settings))
+    assert result.steps == 2
+    model = load_model(tmp_path)
+    assert model.denoiser.v_posterior == 0.1
+    drawn = [model.sample(n=2, steps="4", sampler="ddpm", temperature=t).pixels for t in (1.0, 1.0, 0.1)]
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    longer, _ = tiny_run(tmp_path, tiny_config(steps=4, **settings))
+    assert longer.steps == 4
 
 
 def test_a_network_of_another_kind_trains_draws_and_is_read_back(tmp_path: Path) -> None:

@@ -282,6 +282,7 @@ def test_folders_that_are_not_what_they_seem(folder: Path, spoil: Any, message: 
         (ADM, {"schedule": ScheduleConfig(name="sqrt")}, "schedule sqrt"),
         (ADM, {"predicts": "mean"}, "predicts=mean"),
         (ADM, {"variance": "learned"}, "variance=learned"),
+        (ADM, {"variance": "fixed_small", "v_posterior": 0.2}, "v_posterior=0.2"),
     ],
 )
 def test_what_diffusers_cannot_express_is_refused(

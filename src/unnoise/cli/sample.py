@@ -43,12 +43,15 @@ def sample(
     steps: Annotated[
         str,
         typer.Option(
-            help="A count, ddim25, sections 90,60,60,20,20, quad50, trailing50, logsnr20, karras20."
+            help="A count, ddim25, sections 90,60,60,20,20, quad50, trailing50, logsnr20, karras20, ldm50."
         ),
     ] = _DEFAULT.steps,
     eta: Annotated[
         float, typer.Option(help="Noise of ddim, dpmpp-2m and dpmpp-3m: 0 none, 1 as much as ddpm.")
     ] = _DEFAULT.eta,
+    temperature: Annotated[
+        float, typer.Option(help="Factor of the noise of ddim and ddpm.")
+    ] = _DEFAULT.temperature,
     solver_order: Annotated[
         int, typer.Option(help="Of unipc: 2, or 3 without guidance.")
     ] = _DEFAULT.solver_order,
@@ -97,7 +100,7 @@ def sample(
     """Draw pictures with a trained model. The same command continues an interrupted job."""
     values = {
         "n": _DEFAULT.n if n is None else n, "labels": label or [],
-        "sampler": sampler, "steps": steps, "eta": eta,
+        "sampler": sampler, "steps": steps, "eta": eta, "temperature": temperature,
         "solver_order": solver_order, "clip": clip,
         "seed": seed, "first": first, "batch_size": batch_size, "exact": exact,
         "precision": precision, "low_res": low_res, "shrink": shrink, "low_res_noise": low_res_noise,

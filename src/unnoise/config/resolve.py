@@ -270,6 +270,11 @@ def check_model(model: ModelConfig) -> None:
     """Refuse settings that contradict one another before anything is built."""
     _check_low_res(model)
     learned = model.variance in ("learned", "learned_range")
+    if not 0 <= model.v_posterior <= 1 or (model.v_posterior and model.variance != "fixed_small"):
+        raise ValueError(
+            f"model.v_posterior={model.v_posterior:g} with model.variance={model.variance}: it is the share "
+            "of beta in the variance fixed_small; use 0..1 with that one, 0 with others"
+        )
     network = model.network
     channels = model.channels if model.latent is None else model.latent.channels
     if channels and network.out_channels and network.out_channels != channels * (1 + learned):

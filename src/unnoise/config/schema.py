@@ -59,6 +59,8 @@ class ModelConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     predicts: Literal["eps", "x0", "v", "mean"] = "eps"
     variance: Literal["fixed_small", "fixed_large", "learned", "learned_range"] = "learned_range"
+    v_posterior: float = 0.0
+    """Share of beta in the variance fixed_small; 0 is the posterior's (latent diffusion)."""
     image_size: int | None = None
     """Side in pixels that it is trained at; None takes the data's."""
     channels: int | None = None
@@ -130,6 +132,13 @@ class ObjectiveConfig:
     min_snr_gamma: float = 5.0
     vlb_weight: float = 0.001
     """Factor of the variational sum over T steps in `hybrid` (Improved DDPM: 0.001)."""
+    error: Literal["l2", "l1"] = "l2"
+    """In `simple`: the mean of squares or of absolute values of what the prediction misses by."""
+    simple_weight: float = 1.0
+    """In `simple`: factor of that mean (latent diffusion's l_simple_weight)."""
+    elbo_weight: float = 0.0
+    """In `simple`: factor of the same mean weighted as in the variational bound, for networks that predict
+    eps or x0 (latent diffusion's original_elbo_weight)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +151,18 @@ class TimestepConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RateCycle:
+    """A stretch of the learning rate: up from `start` to `peak`, then down to `floor`, all shares of `lr`."""
+
+    steps: int
+    """From its start to where it has come down."""
+    warmup_steps: int = 0
+    start: float = 0.0
+    peak: float = 1.0
+    floor: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """AdamW and its learning rate."""
 
@@ -151,7 +172,10 @@ class OptimizerConfig:
     eps: float = 1e-8
     warmup_steps: int = 0
     decay: Literal["none", "linear", "cosine"] = "none"
-    """Of the learning rate, to zero at the last step."""
+    """Of the learning rate, to zero at the last step; with `cycles` the shape of each one's way down."""
+    cycles: tuple[RateCycle, ...] = ()
+    """One after the other instead of one way down over all steps (latent diffusion's schedulers), with
+    `warmup_steps` of their own; the last one's floor holds to the end."""
     clip_norm: float | None = 1.0
 
 
@@ -334,9 +358,12 @@ class GenerateRequest:
     """Class names or indices, cycled; empty draws all classes in turn."""
     sampler: str = "ddim"
     steps: str = "50"
-    """A count, "ddim25", sections "90,60,60,20,20", "quad50", "trailing50", "logsnr20" or "karras20"."""
+    """A count, "ddim25", sections "90,60,60,20,20", "quad50", "trailing50", "logsnr20", "karras20" or
+    "ldm50"."""
     eta: float = 0.0
     """Noise of the samplers ddim, dpmpp-2m and dpmpp-3m: 0 none, 1 as much as ancestral sampling."""
+    temperature: float = 1.0
+    """Factor of the noise of the samplers ddim and ddpm."""
     solver_order: int = 2
     """Of the sampler unipc: 2, or 3 without guidance."""
     guidance: float = 1.0

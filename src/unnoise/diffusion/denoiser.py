@@ -18,17 +18,29 @@ class Denoiser(nn.Module):
     """A network, called as network(x, t, cond), with what it predicts and the variance it implies.
 
     learned and learned_range networks have twice the channels: the prediction, then the variance.
+    `v_posterior` is the share of beta in the variance fixed_small (latent diffusion).
     """
 
     def __init__(
-        self, network: nn.Module, *, predicts: Predicts = "eps", variance: Variance = "fixed_small"
+        self,
+        network: nn.Module,
+        *,
+        predicts: Predicts = "eps",
+        variance: Variance = "fixed_small",
+        v_posterior: float = 0.0,
     ) -> None:
         super().__init__()
         if predicts not in get_args(Predicts):
             raise ValueError(f"predicts={predicts!r} is unknown; use one of {', '.join(get_args(Predicts))}")
         if variance not in get_args(Variance):
             raise ValueError(f"variance={variance!r} is unknown; use one of {', '.join(get_args(Variance))}")
+        if not 0 <= v_posterior <= 1 or (v_posterior and variance != "fixed_small"):
+            raise ValueError(
+                f"v_posterior={v_posterior:g} with variance={variance}: it is the share of beta in the "
+                "variance fixed_small; use 0..1 with that one, 0 with others"
+            )
         self.network = network
+        self.v_posterior = v_posterior
         self.predicts: Predicts = predicts
         self.variance: Variance = variance
 
@@ -61,6 +73,9 @@ class Denoiser(nn.Module):
             return replace(prediction, log_variance=variance)
         if self.variance == "fixed_large":
             return replace(prediction, log_variance=at.scales.log_variance_large)
+        if self.v_posterior:
+            mixed = at.schedule.mixed_variance(self.v_posterior).log()
+            return replace(prediction, log_variance=at.cast(mixed[at.i]))
         return prediction
 
     def target(self, x0: Tensor, x: Tensor, at: At, *, eps: Tensor) -> Tensor:

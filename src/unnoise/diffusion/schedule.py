@@ -189,6 +189,10 @@ class NoiseSchedule:
         """(S,) float64: beta (1 - alpha_bar[i-1]) / (1 - alpha_bar[i]) (DDPM Eq. 7)."""
         return self.betas * (1 - self.levels[:-2]) / (1 - self.alpha_bar)
 
+    def mixed_variance(self, share: float) -> Tensor:
+        """(S,) float64: (1 - share) posterior variance + share beta, latent diffusion's v_posterior."""
+        return (1 - share) * self.posterior_variance + share * self.betas
+
     @cached_property
     def posterior_log_variance(self) -> Tensor:
         """(S,) float64: its logarithm; at i = 0, where the variance may be 0, that of i = 1 (ADM)."""

@@ -22,8 +22,14 @@ def grid(spec: str | int, schedule: NoiseSchedule) -> NoiseSchedule:
 
     "logsnr20": log(sigma_ve) in equal steps from the noisiest entry to the least noisy one (DPM-Solver
     section 3.3); "karras20": sigma_ve^(1/7) in equal steps (Karras et al. Eq. 5). The network is told the t
-    between training steps that belongs to a noise level, interpolated over log(sigma_ve).
+    between training steps that belongs to a noise level, interpolated over log(sigma_ve). "ldm50" and
+    "ldmquad50" are latent diffusion's: its steps, landing at the least noisy entry instead of at a picture.
     """
+    shifted = re.fullmatch(r"(ldm|ldmquad)\s*(\d+)", str(spec).strip())
+    if shifted:
+        check_count(int(shifted[2]), schedule.steps, shifted[0])
+        keep = {"ldm": ldm, "ldmquad": ldm_quad}[shifted[1]](int(shifted[2]), schedule.steps)
+        return schedule.respaced(keep, end=schedule.alpha_bar[0].item())
     named = re.fullmatch(r"(logsnr|karras)\s*(\d+)", str(spec).strip())
     if not named:
         return schedule.respaced(space(spec, schedule.steps))
@@ -78,7 +84,8 @@ def space(spec: str | int, steps: int) -> Tensor:
     if not re.fullmatch(r"\d+(\s*,\s*\d+)*", text):
         raise ValueError(
             f'steps={text!r} is not a respacing; use a count such as "250", sections ("90,60,60,20,20"),'
-            ' "ddim25", "uniform50", "quad50" or "trailing50" (for drawing also "logsnr20" or "karras20")'
+            ' "ddim25", "uniform50", "quad50" or "trailing50" (for drawing also "logsnr20", "karras20" or '
+            '"ldm50")'
         )
     counts = [int(count) for count in text.split(",")]
     if len(counts) == 1:
@@ -150,3 +157,24 @@ def quad(count: int, steps: int) -> Tensor:
 def trailing(count: int, steps: int) -> Tensor:
     """round(steps - k steps / count) - 1: ends on the noisiest step, which the others may leave out."""
     return torch.tensor(sorted(round(steps - k * steps / count) - 1 for k in range(count)))
+
+
+def ldm(count: int, steps: int) -> Tensor:
+    """0, stride, 2 stride, ... + 1, stride = floor(steps / count): latent diffusion's DDIM steps.
+
+    More of them than asked where count does not divide steps (30 of 1000 are 31). Where the last would be
+    `steps`, beyond the schedule, the original crashes; here it is the noisiest step.
+    """
+    return _shifted(torch.arange(0, steps, steps // count), steps)
+
+
+def ldm_quad(count: int, steps: int) -> Tensor:
+    """floor(u^2) + 1, u equally spaced from 0 to sqrt(0.8 steps): latent diffusion's quadratic DDIM steps.
+
+    Its repeats are left out: they change nothing.
+    """
+    return _shifted((torch.linspace(0, (0.8 * steps) ** 0.5, count, dtype=torch.float64) ** 2).long(), steps)
+
+
+def _shifted(places: Tensor, steps: int) -> Tensor:
+    return torch.tensor(sorted({min(place + 1, steps - 1) for place in places.tolist()}))

@@ -27,7 +27,8 @@ def ddpm_timestep_embedding(t: Tensor, width: int) -> Tensor:
     of zeros.
     """
     half = width // 2
-    exponents = torch.arange(half, dtype=torch.float32, device=t.device) / (half - 1)
-    angles = t.float()[:, None] * torch.exp(-math.log(10_000) * exponents)
+    # The constant first, as the published code rounds it: at t near 1000 the order of the two shows.
+    exponents = torch.arange(half, dtype=torch.float32, device=t.device) * (-math.log(10_000) / (half - 1))
+    angles = t.float()[:, None] * torch.exp(exponents)
     embedding = torch.cat([angles.sin(), angles.cos()], dim=1)
     return torch.nn.functional.pad(embedding, (0, width % 2))

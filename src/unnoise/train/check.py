@@ -2,7 +2,7 @@
 
 import math
 
-from unnoise.config.schema import ClassifierConfig, TrainConfig
+from unnoise.config.schema import ClassifierConfig, ObjectiveConfig, OptimizerConfig, TrainConfig
 from unnoise.train.evaluation import LEAST
 
 
@@ -51,6 +51,7 @@ def check(config: TrainConfig, *, processes: int) -> None:
         if not fine:
             shown = list(value) if isinstance(value, tuple) else value
             raise ValueError(f"{name}={shown} is not possible; {way_out}")
+    _check_cycles(config.optimizer)
     if config.kind == "diffusion":
         _check_objective(config)
     if config.classifier is not None:
@@ -69,6 +70,25 @@ def check(config: TrainConfig, *, processes: int) -> None:
         )
 
 
+def _check_cycles(config: OptimizerConfig) -> None:
+    """Refuse cycles of the learning rate that go nowhere, and what would act beside them."""
+    if not config.cycles:
+        return
+    if config.decay == "none" or config.warmup_steps:
+        raise ValueError(
+            f"optimizer.decay={config.decay}, optimizer.warmup_steps={config.warmup_steps} with cycles: each "
+            "goes down in the shape of decay and has warm-up steps of its own; use linear or cosine, and 0"
+        )
+    for number, cycle in enumerate(config.cycles):
+        shares = (cycle.start, cycle.peak, cycle.floor)
+        if not 0 <= cycle.warmup_steps < cycle.steps or min(shares) < 0:
+            raise ValueError(
+                f"optimizer.cycles[{number}]: warmup_steps={cycle.warmup_steps} of steps={cycle.steps}, "
+                f"shares {', '.join(f'{share:g}' for share in shares)}; use 0 <= warmup_steps < steps and "
+                "shares of 0 or more"
+            )
+
+
 def _check_objective(config: TrainConfig) -> None:
     learns = config.model.variance in ("learned", "learned_range")
     if config.first_stage and config.objective.name != "simple":
@@ -85,6 +105,20 @@ def _check_objective(config: TrainConfig) -> None:
         raise ValueError(
             f"objective.name=hybrid has nothing to learn of a {config.model.variance} variance; "
             "use simple, or model.variance=learned_range"
+        )
+
+    if config.objective.name != "simple":
+        for name in ("error", "simple_weight", "elbo_weight"):
+            value = getattr(config.objective, name)
+            if value != getattr(ObjectiveConfig(), name):
+                raise ValueError(
+                    f"objective.{name}={value} means nothing to objective.name={config.objective.name}; "
+                    "leave it out, or use simple"
+                )
+    elif config.objective.elbo_weight and config.model.predicts not in ("eps", "x0"):
+        raise ValueError(
+            f"objective.elbo_weight={config.objective.elbo_weight:g} has no value for "
+            f"model.predicts={config.model.predicts}; leave it out, or predict eps or x0"
         )
 
 

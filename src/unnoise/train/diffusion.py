@@ -21,7 +21,7 @@ from unnoise.diffusion.objectives import Hybrid, Objective, Simple, Vlb
 from unnoise.diffusion.timesteps import LossSecondMoment, TimestepSampler, Uniform
 from unnoise.generate import generate
 from unnoise.images import grid, save_png, to_images
-from unnoise.model import Model, build_model, save_model
+from unnoise.model import Model, build_model, denoiser_of, save_model
 from unnoise.modelfile import ModelInfo
 from unnoise.train.building import compute_in, data_summary, drawn_weights, network_around
 from unnoise.train.job import Losses
@@ -216,8 +216,7 @@ class DiffusionJob:
         return replace(self.model, denoiser=self._denoiser(network))
 
     def _denoiser(self, network: nn.Module) -> Denoiser:
-        model = self.config.model
-        return Denoiser(network, predicts=model.predicts, variance=model.variance)
+        return denoiser_of(network, self.config.model)
 
 
 def noisy_batch(
@@ -263,7 +262,13 @@ def make_objective(config: ObjectiveConfig) -> Objective:
     if config.name == "vlb":
         return Vlb()
     if config.name == "simple":
-        return Simple(weight=config.weight, min_snr_gamma=config.min_snr_gamma)
+        return Simple(
+            weight=config.weight,
+            min_snr_gamma=config.min_snr_gamma,
+            error=config.error,
+            simple_weight=config.simple_weight,
+            elbo_weight=config.elbo_weight,
+        )
     return Hybrid(weight=config.weight, min_snr_gamma=config.min_snr_gamma, vlb_weight=config.vlb_weight)
 
 

@@ -1,13 +1,13 @@
 """The optimiser, its learning rate, and the loss scale that float16 needs."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from unnoise.config.schema import OptimizerConfig
+from unnoise.config.schema import OptimizerConfig, RateCycle
 
 
 def make_optimizer(params: Iterable[nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:
@@ -35,8 +35,10 @@ def learning_rate(config: OptimizerConfig, step: int, total: int) -> float:
 
     linear: lr (1 - max(step - 1, 0) / total), the published loop, which sets the rate after each update from
     a step not yet counted, so that the first two updates take the full rate. cosine: lr (1 + cos(pi step /
-    total)) / 2. Warm-up multiplies by min(1, (step + 1) / warmup_steps).
+    total)) / 2. Warm-up multiplies by min(1, (step + 1) / warmup_steps). Cycles have a way of their own.
     """
+    if config.cycles:
+        return config.lr * cycle_factor(config.cycles, config.decay, step)
     rate = config.lr
     if config.decay == "linear":
         rate *= 1 - max(step - 1, 0) / total
@@ -45,6 +47,28 @@ def learning_rate(config: OptimizerConfig, step: int, total: int) -> float:
     if step < config.warmup_steps:
         rate *= (step + 1) / config.warmup_steps
     return rate
+
+
+def cycle_factor(cycles: Sequence[RateCycle], decay: str, step: int) -> float:
+    """Share of the learning rate at the update number `step` (from 0), n updates into its cycle.
+
+    start + (peak - start) n / warmup_steps in the warm-up, then floor + (peak - floor) f with f = 1 - n /
+    steps (linear) or (1 + cos(pi (n - warmup_steps) / (steps - warmup_steps))) / 2 (cosine): the schedulers
+    of latent diffusion. A cycle's last update is the one at which it has come down.
+    """
+    left_out = 0
+    while left_out < len(cycles) - 1 and step > cycles[left_out].steps:
+        step -= cycles[left_out].steps
+        left_out += 1
+    cycle = cycles[left_out]
+    if step < cycle.warmup_steps:
+        return cycle.start + (cycle.peak - cycle.start) * step / cycle.warmup_steps
+    step = min(step, cycle.steps)
+    if decay == "linear":
+        left = 1 - step / cycle.steps
+    else:
+        left = (1 + math.cos(math.pi * (step - cycle.warmup_steps) / (cycle.steps - cycle.warmup_steps))) / 2
+    return cycle.floor + (cycle.peak - cycle.floor) * left
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

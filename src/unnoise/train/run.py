@@ -96,8 +96,9 @@ def continued(run: Path, stored: TrainConfig, given: TrainConfig) -> TrainConfig
     settled = _fill(to_dict(given), to_dict(stored))
     if given.minutes is not None and given.minutes == stored.minutes:
         settled["steps"] = stored.steps  # they were measured when the run began
-    # A longer run without decay passes through the same states as the shorter one.
-    longer = settled["steps"] > stored.steps and stored.optimizer.decay == "none"
+    # Where no rate depends on the end, a longer run passes through the same states as the shorter one.
+    endless = stored.optimizer.decay == "none" or bool(stored.optimizer.cycles)
+    longer = settled["steps"] > stored.steps and endless
     free = FREE + (("steps",) if longer else ())
     config = replace(from_dict(TrainConfig, settled), device=given.device)
     changes = [d for d in differences(stored, config) if d.partition(":")[0] not in free]

@@ -270,6 +270,8 @@ def scheduler_options(config: ModelConfig) -> Scheduler:
         raise _cannot(
             f"variance={config.variance}, which is taken for a variance there, for its logarithm here"
         )
+    if config.v_posterior:
+        raise _cannot(f"v_posterior={config.v_posterior:g}, a variance between two of its kinds")
     scale = 1000 / schedule.steps if schedule.name == "linear" else 1.0
     variance: Any = config.variance
     prediction: Any = PREDICTS[config.predicts]

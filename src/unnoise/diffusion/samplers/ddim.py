@@ -12,12 +12,20 @@ from unnoise.diffusion.prediction import Denoise, Prediction
 from unnoise.diffusion.schedule import At
 
 
+def check_temperature(temperature: float) -> None:
+    """Refuse a factor of the noise that is none."""
+    if not temperature >= 0:
+        raise ValueError(f"temperature={temperature} is not a factor of noise; use 0 or more, 1 is usual")
+
+
 @dataclass(frozen=True)
 class Ddim:
     """x' = alpha' x0 + sqrt(sigma'^2 - std^2) eps + std z (DDIM Eq. 12), std eta times the posterior's."""
 
     eta: float = 0.0
     """0 is deterministic, 1 has the noise of ancestral sampling."""
+    temperature: float = 1.0
+    """Factor of that noise (latent diffusion): below 1 fewer and plainer pictures."""
 
     order: ClassVar[int | None] = 1
     shifts_mean: ClassVar[bool] = False
@@ -26,6 +34,7 @@ class Ddim:
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta={self.eta} is outside 0 (deterministic) to 1 (ancestral noise)")
+        check_temperature(self.temperature)
 
     def start(self) -> None:
         """No history."""
@@ -53,7 +62,7 @@ class Ddim:
         direction = at.cast((1 - there - variance).clamp(min=0).sqrt())
         x = to.scales.alpha * prediction.x0 + direction * prediction.eps
         if variance.any():
-            x = x + at.cast(variance.sqrt()) * noise(x)
+            x = x + at.cast(self.temperature * variance.sqrt()) * noise(x)
         return x, prediction, None
 
 

@@ -11,6 +11,7 @@ from unnoise.diffusion.condition import Condition
 from unnoise.diffusion.guidance import Guide
 from unnoise.diffusion.noise import StepNoise
 from unnoise.diffusion.prediction import Denoise, Prediction, reverse
+from unnoise.diffusion.samplers.ddim import check_temperature
 from unnoise.diffusion.schedule import At
 
 
@@ -20,10 +21,15 @@ class Ddpm:
 
     guide_at: Literal["x_t", "mean"] = "x_t"
     """Where the guide is worked out: at x_t as in ADM's code, or at the predicted mean as in its paper."""
+    temperature: float = 1.0
+    """Factor of the noise (latent diffusion)."""
 
     order: ClassVar[int | None] = None
     shifts_mean: ClassVar[bool] = True
     ascends: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_temperature(self.temperature)
 
     def start(self) -> None:
         """No history."""
@@ -54,7 +60,7 @@ class Ddpm:
         clean = to.alpha_bar == 1
         if clean.all():
             return mean, prediction, None
-        std = (0.5 * reversal.log_variance).exp()
+        std = self.temperature * (0.5 * reversal.log_variance).exp()
         if clean.any():
             std = std * at.cast((~clean).double())
         return mean + std * noise(x), prediction, None
