@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -125,6 +125,13 @@ def everyone(value: Tensor) -> Tensor:
     parts = [torch.empty_like(mine) for _ in range(world())]
     dist.all_gather(parts, mine)
     return torch.stack(parts).cpu()
+
+
+def add_up(tensors: Sequence[Tensor]) -> None:
+    """Replace each tensor by the sum of all processes' tensors in its place."""
+    if _grouped():
+        for tensor in tensors:
+            dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
 
 
 @contextlib.contextmanager

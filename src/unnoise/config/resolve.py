@@ -220,6 +220,7 @@ def _resolve_autoencoder(config: TrainConfig, *, size: int, channels: int) -> Tr
     return replace(
         config,
         autoencoder=replace(settings, network=network, image_size=image_size),
+        compile="off",
         data=replace(config.data, size=size, channels=channels),
     )
 

@@ -104,6 +104,19 @@ class Classifier(nn.Module):
         places = F.adaptive_avg_pool2d(middle[:, :SPATIAL_CHANNELS].float(), SPATIAL_SIDE)
         return ClassifierTaps(logits=logits, pool=pool, spatial=places.flatten(1))
 
+    def levels_of(self, images: Tensor) -> list[Tensor]:
+        """Activations after every level, each half the size of the one before, in float32."""
+        _check(images)
+        x = images.to(self.compute_dtype or images.dtype).expand(-1, 3, -1, -1)
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        found = []
+        for number, level in enumerate(self.levels):
+            if number:
+                x = self.downs[number - 1](relu(x))
+            x = level(x)
+            found.append(relu(x).float())
+        return found
+
     def _walk(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, pooled features, the middle level's activations."""
         _check(images)

@@ -20,6 +20,8 @@ class Quantised:
     """What pulls latents and codes together, a scalar."""
     indices: Tensor
     """Which codes: (B, H, W) int64."""
+    given: Tensor
+    """The latents that came in."""
 
 
 class VectorQuantizer(nn.Module):
@@ -46,7 +48,7 @@ class VectorQuantizer(nn.Module):
         commitment = (codes.detach() - latents).square().mean()
         codebook = (codes - latents.detach()).square().mean()
         loss = self.weight_of_codes * codebook + self.weight_of_commitment * commitment
-        return Quantised(latents + (codes - latents).detach(), loss, indices)
+        return Quantised(latents + (codes - latents).detach(), loss, indices, latents)
 
     @torch.no_grad()
     def nearest(self, latents: Tensor) -> Tensor:

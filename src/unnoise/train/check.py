@@ -2,7 +2,13 @@
 
 import math
 
-from unnoise.config.schema import ClassifierConfig, ObjectiveConfig, OptimizerConfig, TrainConfig
+from unnoise.config.schema import (
+    AutoencoderConfig,
+    ClassifierConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 from unnoise.train.evaluation import LEAST
 
 
@@ -58,6 +64,13 @@ def check(config: TrainConfig, *, processes: int) -> None:
         _check_classifier(config.classifier)
     if config.noisy_classifier is not None:
         _check_held_out("noisy_classifier", config.noisy_classifier.held_out)
+    if config.autoencoder is not None:
+        _check_autoencoder(config.autoencoder)
+        if config.compile == "on":
+            raise ValueError(
+                "compile=on: the balance of a first stage's losses takes gradients twice, which compiled "
+                "networks do not give; leave it out"
+            )
     if config.batch_size < processes:
         raise ValueError(
             f"batch_size={config.batch_size} leaves some of the {processes} processes without a picture; use "
@@ -138,6 +151,24 @@ def _check_classifier(config: ClassifierConfig) -> None:
         if not fine:
             raise ValueError(f"classifier.{name}={value} is not possible; {way_out}")
     _check_held_out("classifier", config.held_out)
+
+
+def _check_autoencoder(config: AutoencoderConfig) -> None:
+    _check_held_out("autoencoder", config.held_out)
+    config.adversary.network.check()
+    adversary = config.adversary
+    for name, value in (
+        ("perceptual_weight", config.perceptual_weight),
+        ("kl_weight", config.kl_weight),
+        ("codebook_weight", config.codebook_weight),
+        ("revive_after", config.revive_after),
+        ("adversary.weight", adversary.weight),
+        ("adversary.start", adversary.start or 0),
+    ):
+        if not 0 <= value < math.inf:
+            raise ValueError(f"autoencoder.{name}={value} is not possible; use 0 or more")
+    if adversary.lr is not None and not 0 < adversary.lr < math.inf:
+        raise ValueError(f"autoencoder.adversary.lr={adversary.lr} is not possible; use more than 0")
 
 
 def _check_held_out(owner: str, share: float) -> None:

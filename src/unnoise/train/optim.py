@@ -1,7 +1,7 @@
 """The optimiser, its learning rate, and the loss scale that float16 needs."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,36 @@ def make_optimizer(params: Iterable[nn.Parameter], config: OptimizerConfig) -> t
         fused=fused or None,
         foreach=None if fused else True,
     )
+
+
+def moments_of(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:
+    """What an optimiser of a network's parameters remembers, as "WHAT.PARAMETER"."""
+    return {
+        f"{key}.{name}": value
+        for name, parameter in network.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def restore_moments(
+    optimizer: torch.optim.Optimizer, network: nn.Module, stored: Mapping[str, Tensor]
+) -> None:
+    """Have an optimiser remember that, and nothing else."""
+    optimizer.state.clear()
+    for name, parameter in network.named_parameters():
+        moments = {}
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            value = stored.get(f"{key}.{name}")
+            if value is None:
+                continue
+            if key == "step":
+                # A copy: the optimiser counts in place.
+                moments[key] = value.to(parameter.device if parameter.is_cuda else "cpu").clone()
+            else:
+                # In the parameter's own memory layout: the fused step walks both side by side.
+                moments[key] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+        if moments:
+            optimizer.state[parameter] = moments
 
 
 def learning_rate(config: OptimizerConfig, step: int, total: int) -> float:

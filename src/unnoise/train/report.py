@@ -55,6 +55,8 @@ def report_run(run: Path, result: TrainResult) -> Path | None:
     caption = f"Drawn from the average, DDIM with {config.sample_steps} steps."
     if config.kind == "noisy_classifier":
         heading, caption = noisy_report.HEADING, noisy_report.CAPTION
+    if config.kind == "autoencoder":
+        heading, caption = "Reconstructions", "Held-out pictures, each beside what the average makes of it."
     return write_report(
         run,
         config,

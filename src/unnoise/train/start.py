@@ -19,6 +19,7 @@ from unnoise.data import Dataset, open_data
 from unnoise.first_stage import FirstStage
 from unnoise.networks.precision import compute_dtype
 from unnoise.train import checkpoint, estimate
+from unnoise.train.autoencoder import AutoencoderJob
 from unnoise.train.check import check
 from unnoise.train.classifier import ClassifierJob
 from unnoise.train.diffusion import DiffusionJob
@@ -39,6 +40,7 @@ from unnoise.train.latents import LatentSource, cached_latents, open_first_stage
 from unnoise.train.lock import locked
 from unnoise.train.loop import fit
 from unnoise.train.noisy_classifier import NoisyClassifierJob
+from unnoise.train.perceptual import choose
 from unnoise.train.run import RunDirectory, checkpoints, continued, stored_config, write_config
 from unnoise.train.signals import Interrupted, Interruption
 from unnoise.train.state import TrainState, new_state
@@ -47,6 +49,7 @@ JOBS: dict[str, Callable[[TrainConfig, Dataset, torch.device], Job[Any]]] = {
     "diffusion": DiffusionJob,
     "classifier": ClassifierJob,
     "noisy_classifier": NoisyClassifierJob,
+    "autoencoder": AutoencoderJob,
 }
 """Kind of training -> who does it."""
 
@@ -91,6 +94,7 @@ def train(
         if stored:
             config = continued(out, stored, config)
         config = replace(config, precision=_precision(config.precision, device))
+        config = _perceptual(config, device, on_event)
         job = _job(config, dataset, device, source)
         interruption = stack.enter_context(Interruption())
         try:
@@ -148,6 +152,16 @@ def _shape(config: TrainConfig, dataset: Dataset) -> tuple[int, int, int]:
     latent = config.model.latent
     assert latent is not None
     return latent.channels, dataset.size // latent.factor, dataset.size // latent.factor
+
+
+def _perceptual(config: TrainConfig, device: torch.device, on_event: Listener) -> TrainConfig:
+    """The settings of a first stage with the network that compares pictures, which is said."""
+    if config.autoencoder is None:
+        return config
+    asked = config.autoencoder.perceptual
+    name = distributed.on_main(lambda: choose(asked), device)
+    on_event(Note(text=f"pictures are compared by their pixels and by: {name}"))
+    return replace(config, autoencoder=replace(config.autoencoder, perceptual=name))
 
 
 def _unbegun(interruption: Interruption, next_thing: str) -> TrainResult:

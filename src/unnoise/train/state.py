@@ -3,19 +3,18 @@
 No generator is in it: every draw is a function of (seed, purpose, step, position).
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from unnoise.config.schema import TrainConfig
 from unnoise.train.checkpoint import Snapshot
 from unnoise.train.ema import Ema, weights_of
 from unnoise.train.events import Best
 from unnoise.train.job import Job
-from unnoise.train.optim import LossScale, make_optimizer
+from unnoise.train.optim import LossScale, make_optimizer, moments_of, restore_moments
 
 
 @dataclass
@@ -69,12 +68,7 @@ class TrainState:
 
     def snapshot(self) -> Snapshot:
         """The state as tensors and numbers; `scored` starts anew."""
-        names = [name for name, _ in self.network.named_parameters()]
-        moments = {
-            f"{key}.{name}": value
-            for name, parameter in zip(names, self.parameters, strict=True)
-            for key, value in self.optimizer.state.get(parameter, {}).items()
-        }
+        moments = moments_of(self.optimizer, self.network)
         averages = {f"ema-{rate}": self.ema.weights(i) for i, rate in enumerate(self.ema.rates)}
         job = {"job": self.job.state_dict()}
         numbers = {
@@ -102,7 +96,7 @@ class TrainState:
                 "another --out for a new run"
             )
         self.network.load_state_dict(tensors["network"])
-        self._restore_moments(tensors["optimizer"])
+        restore_moments(self.optimizer, self.network, tensors["optimizer"])
         for rate, average in zip(self.ema.rates, self.ema.averages, strict=True):
             stored = tensors[f"ema-{rate}"]
             for name, value in zip(self.ema.names, average, strict=True):
@@ -116,22 +110,6 @@ class TrainState:
         # Checkpoints of earlier versions know of no evaluation.
         self.evaluated = numbers.get("evaluated", 0)
         self.best = Best(**numbers["best"]) if numbers.get("best") else None
-
-    def _restore_moments(self, stored: Mapping[str, Tensor]) -> None:
-        self.optimizer.state.clear()
-        for name, parameter in self.network.named_parameters():
-            moments = {}
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                value = stored.get(f"{key}.{name}")
-                if value is None:
-                    continue
-                if key == "step":
-                    moments[key] = value.to(parameter.device if parameter.is_cuda else "cpu")
-                else:
-                    # In the parameter's own memory layout: the fused step walks both side by side.
-                    moments[key] = torch.empty_like(parameter, requires_grad=False).copy_(value)
-            if moments:
-                self.optimizer.state[parameter] = moments
 
 
 def new_state(job: Job[Any], config: TrainConfig) -> TrainState:
