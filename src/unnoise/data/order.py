@@ -30,6 +30,20 @@ def draws(seed: int, purpose: str, places: np.ndarray) -> np.ndarray:
     return _mix(_mix(np.asarray(places).astype(np.uint64) * _GOLDEN + np.uint64(key)))
 
 
+def uniforms(seed: int, purpose: str, places: np.ndarray, count: int) -> np.ndarray:
+    """Numbers in [0, 1) for each place: a function of (seed, purpose, place). Returns (K, count) float64."""
+    keys = draws(seed, purpose, places)[:, None] + np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
+    return np.asarray((_mix(keys) >> np.uint64(11)) * 2.0**-53)
+
+
+def normals(seed: int, purpose: str, places: np.ndarray, count: int) -> np.ndarray:
+    """Standard normal numbers for each place, by Box and Muller. Returns (K, count) float64."""
+    half = (count + 1) // 2
+    drawn = uniforms(seed, purpose, places, 2 * half)
+    radius, angle = np.sqrt(-2 * np.log1p(-drawn[:, :half])), 2 * np.pi * drawn[:, half:]
+    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :count]
+
+
 def indices(seed: int, n: int, start: int, count: int) -> np.ndarray:
     """Pictures at positions start .. start + count - 1 of the sequence. Returns (count,) int64 in [0, n).
 
