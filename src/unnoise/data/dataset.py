@@ -31,6 +31,18 @@ class Batch:
     caption: list[str] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """How the pictures of a batch were cut, for what must be cut alike: boxes (data/layout.py), maps.
+
+    chosen: (B,) indices into the data set; windows: of each; flipped: (B,) bool, mirrored after the cut.
+    """
+
+    chosen: np.ndarray
+    windows: list[Window]
+    flipped: np.ndarray
+
+
 class Store(Protocol):
     """Where decoded pictures lie."""
 
@@ -45,6 +57,9 @@ class Store(Protocol):
 
     def drawn(self, chosen: np.ndarray, draws: np.ndarray) -> np.ndarray:
         """Pictures cut as training sees them. draws: (K,) uint64 random bits, one a picture."""
+
+    def windows(self, chosen: np.ndarray, draws: np.ndarray, sides: np.ndarray) -> list[Window]:
+        """What `drawn` cuts. sides: (K, 2) widths and heights of the pictures as they are in their files."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +84,10 @@ class Squares:
         """As stored: there is nothing to draw."""
         return self.center(chosen)
 
+    def windows(self, chosen: np.ndarray, draws: np.ndarray, sides: np.ndarray) -> list[Window]:
+        """The middle squares, as they were cut before they were stored."""
+        return [center_window(int(wide), int(high), self.pixels.shape[1]) for wide, high in sides]
+
 
 @dataclass(frozen=True, eq=False)
 class Whole:
@@ -92,11 +111,15 @@ class Whole:
 
     def drawn(self, chosen: np.ndarray, draws: np.ndarray) -> np.ndarray:
         """ADM's random crop of each picture, drawn from its bits."""
+        return self._cut(chosen, lambda k, wide, high: self._window(draws[k], wide, high))
 
-        def window(k: int, wide: int, high: int) -> Window:
-            return random_window(wide, high, self.size, random.Random(int(draws[k])))
+    def windows(self, chosen: np.ndarray, draws: np.ndarray, sides: np.ndarray) -> list[Window]:
+        """The random crops, in pictures that have the proportions of their files to a pixel."""
+        stored = self.table[chosen]
+        return [self._window(bits, int(row[2]), int(row[1])) for bits, row in zip(draws, stored, strict=True)]
 
-        return self._cut(chosen, window)
+    def _window(self, bits: np.uint64, wide: int, high: int) -> Window:
+        return random_window(wide, high, self.size, random.Random(int(bits)))
 
     def _cut(self, chosen: np.ndarray, window: Callable[[int, int, int], Window]) -> np.ndarray:
         def one(k: int) -> np.ndarray:
@@ -166,7 +189,7 @@ class Dataset:
         chosen = order.pictures(self.seed, len(self), places)
         pixels = self.store.drawn(chosen, order.draws(self.seed, "crop", places))
         if self.flip:
-            mirrored = (order.draws(self.seed, "flip", places) & np.uint64(1)).astype(bool)
+            mirrored = self._flipped(places)
             pixels[mirrored] = pixels[mirrored, :, ::-1]
         return self._with_facts(pixels, chosen)
 
@@ -175,6 +198,24 @@ class Dataset:
         if self.labels is None:
             return None
         return torch.from_numpy(self.labels[order.pictures(self.seed, len(self), np.asarray(positions))])
+
+    def follow(self, positions: np.ndarray | Tensor, sides: np.ndarray) -> Followed:
+        """How `batch` cuts and mirrors the pictures at these positions.
+
+        sides: (N, 2) width and height of every picture as it is in its file, such as a layout's.
+        """
+        if len(sides) != len(self):
+            raise ValueError(
+                f"sides of {len(sides):,} pictures were given for {len(self):,}; give one for each"
+            )
+        places = np.asarray(positions, np.int64)
+        chosen = order.pictures(self.seed, len(self), places)
+        windows = self.store.windows(chosen, order.draws(self.seed, "crop", places), sides[chosen])
+        return Followed(chosen, windows, self._flipped(places))
+
+    def _flipped(self, places: np.ndarray) -> np.ndarray:
+        """Which pictures at these positions are mirrored, (B,) bool."""
+        return self.flip & (order.draws(self.seed, "flip", places) & np.uint64(1)).astype(bool)
 
     def take(self, chosen: np.ndarray | Tensor) -> Batch:
         """Pictures by their index in file order, cut from the middle, not flipped. chosen: (K,) in [0, N)."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from unnoise.data import order
+from unnoise.data.crop import Window
 from unnoise.data.dataset import Dataset, Store
 
 
@@ -31,6 +32,10 @@ class Chosen:
     def drawn(self, chosen: np.ndarray, draws: np.ndarray) -> np.ndarray:
         """As the store's own."""
         return self.store.drawn(self.index[chosen], draws)
+
+    def windows(self, chosen: np.ndarray, draws: np.ndarray, sides: np.ndarray) -> list[Window]:
+        """As the store's own."""
+        return self.store.windows(self.index[chosen], draws, sides)
 
 
 def hold_out(dataset: Dataset, share: float) -> tuple[Dataset, Dataset]:
