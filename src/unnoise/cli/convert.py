@@ -31,13 +31,26 @@ def convert(
     """Write a model as one file that needs nothing beside it, or in diffusers' layout."""
     _check(out, to)
     from unnoise.cli.choose import settled
+    from unnoise.first_stage import load_first_stage, save_first_stage
     from unnoise.model import Model, load_model, save_model
     from unnoise.modelfile import find_model
     from unnoise.noisy_classifier import save_noisy_classifier
-    from unnoise.weights import diffusers, published
+    from unnoise.weights import diffusers, diffusers_stages, published
     from unnoise.weights.torchfile import is_torch_file
 
+    if diffusers_stages.describes_first_stage(source):
+        _refuse_another(source, to, preset)
+        stage = diffusers_stages.load_stage(source)
+        save_first_stage(out, stage)
+        typer.echo(f"{out}: first stage, {stage.config.network.kind}-f{stage.factor}")
+        return
     file = find_model(source)
+    if to == "diffusers" and file.suffix == ".safetensors" and _is_first_stage(file):
+        stage = load_first_stage(file)
+        diffusers_stages.save_stage(out, stage)
+        name = "AutoencoderKL" if stage.config.network.kind == "kl" else "VQModel"
+        typer.echo(f"{out}: {name}{_preset(stage.info.preset)}")
+        return
     ours = not diffusers.is_weights(file) and not is_torch_file(file)
     if ours and to == "unnoise":
         raise ValueError(f"{source} is one file of ours already; copy it, or use --to diffusers")
@@ -58,6 +71,23 @@ def convert(
     else:
         save_model(out, model)
         typer.echo(f"{out}: model{_preset(model.info.preset)}")
+
+
+def _is_first_stage(file: Path) -> bool:
+    """Whether a safetensors file is a first stage of ours."""
+    from unnoise.first_stage import KIND
+    from unnoise.modelfile import read_header
+    from unnoise.weights import diffusers
+
+    return not diffusers.is_weights(file) and read_header(file).get("kind") == KIND
+
+
+def _refuse_another(source: Path, to: str, preset: str) -> None:
+    from unnoise.weights import published
+
+    published.refuse_preset(source, preset)
+    if to == "diffusers":
+        raise ValueError(f"{source} is a folder of diffusers' already; copy it, or leave --to out")
 
 
 def _check(out: Path, to: str) -> None:

@@ -65,7 +65,11 @@ def load(path: Path, *, preset: str = "") -> Model | NoisyClassifier:
 def recognise(state: Mapping[str, Tensor], path: Path) -> tuple[TrainConfig, ModelInfo]:
     """The settings of the preset whose network has these keys and shapes; among several the name decides."""
     wanted = layout_of(state)
-    fitting = [p for p in map(load_preset, preset_names()) if p.expect and p.expect.layout == wanted]
+    fitting = [
+        p
+        for p in map(load_preset, preset_names())
+        if p.expect and p.expect.layout == wanted and p.config.kind != "autoencoder"
+    ]
     if not fitting:
         raise ValueError(
             f"{path}: its {len(state)} weights fit no published model; name a preset, or a YAML file with "
