@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,10 +26,12 @@ from unnoise.distributed import choose_device
 from unnoise.images import ImageBatch, to_pixels
 from unnoise.low_res import LowRes, SmallPictures, find_low_res, hold_low_res, labels_shown
 from unnoise.model import Model
+from unnoise.networks.conditioned import Conditioned
 from unnoise.networks.precision import compute_dtype
 from unnoise.patchwise import patchwise
 from unnoise.steering import Steering, guide, load_steering, strength
 from unnoise.tiles import Tiling
+from unnoise.told import Telling, open_telling
 
 EXACT_BATCH = 8
 """Pictures that go through the network together when a request is `exact`, whatever its batch size."""
@@ -73,6 +74,8 @@ class Plan:
     """Names of all classes, their numbers where they have none; empty without classes."""
     low_res: LowRes | None
     """The small pictures that an upsampler enlarges."""
+    telling: Telling | None
+    """What the model is told besides the class."""
     denoise: Denoise
     guide: Guide | None
     """A classifier's gradient."""
@@ -141,10 +144,17 @@ class Plan:
         return [self.name(k) for k in range(len(self.labels))]
 
 
-def plan(model: Model, request: GenerateRequest, *, low_res: LowRes | None = None) -> Plan:
+def plan(
+    model: Model,
+    request: GenerateRequest,
+    *,
+    low_res: LowRes | None = None,
+    telling: Telling | None = None,
+) -> Plan:
     """Check a request against a model. ValueError says what does not fit and what would.
 
-    `low_res` gives an upsampler small pictures other than those that the request names.
+    `low_res` gives an upsampler small pictures other than those that the request names, `telling` what any
+    model is told.
     """
     request = from_dict(GenerateRequest, to_dict(request))
     _check_numbers(request)
@@ -154,6 +164,7 @@ def plan(model: Model, request: GenerateRequest, *, low_res: LowRes | None = Non
     shape = _drawn_shape(config, request)
     sampler, schedule = _sampler(request), grid(request.steps, model.schedule)
     steering = load_steering(model, request, dtype)
+    telling = telling or open_telling(model.teller, request)
     classes = _classes(model, steering)
     nobody = None if steering.classifier else model.null_label
     own = low_res is None or request.labels
@@ -165,9 +176,10 @@ def plan(model: Model, request: GenerateRequest, *, low_res: LowRes | None = Non
         labels=_labels(classes, request.labels) if own else labels_shown(low_res, classes, nobody),
         classes=classes,
         low_res=low_res,
-        denoise=_denoise(model, request, dtype, steering),
+        telling=telling,
+        denoise=_denoise(model, request, dtype, steering, shape),
         guide=guide(request, steering, folded=not sampler.shifts_mean),
-        files=steering.files,
+        files=steering.files if telling is None else {**steering.files, **telling.files},
         shape=shape,
         dtype=dtype,
     )
@@ -324,22 +336,31 @@ def _labels(classes: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...]:
     return tuple(find_class(label, classes) for label in wanted) or tuple(range(len(classes)))
 
 
-def _denoise(model: Model, request: GenerateRequest, dtype: torch.dtype, steering: Steering) -> Denoise:
+def _denoise(
+    model: Model,
+    request: GenerateRequest,
+    dtype: torch.dtype,
+    steering: Steering,
+    shape: tuple[int, int, int],
+) -> Denoise:
     """The network beside a weaker one, under classifier-free guidance, then clipped: guided predictions leave
     [-1, 1] most.
     """
-    denoise = _told(model, request, dtype)
+    denoise = _told(model, request, dtype, shape)
     if request.patch is not None:
         denoise = patchwise(denoise, _squares(model, request.patch))
     if steering.weaker is not None:
-        weaker = _told(steering.weaker, request, dtype)
+        weaker = _told(steering.weaker, request, dtype, shape)
         denoise = two_models(denoise, weaker, request.weaker_scale, strength=strength(request))
     if request.guidance != 1:
-        if model.null_label is None:
+        drop = dict(model.teller.untold)
+        if model.null_label is not None:
+            drop["label"] = model.null_label
+        if not drop:
             raise ValueError(
                 f"guidance={request.guidance:g} cannot work with this model: {_why_no_null(model)}; use 1"
             )
-        nothing = functools.partial(null, drop={"label": model.null_label})
+        nothing = Untold(model, drop, shape)
         denoise = classifier_free(denoise, nothing, request.guidance, strength=strength(request))
     if request.clip == "none" or (request.clip == "auto" and model.first_stage is not None):
         return denoise
@@ -353,7 +374,29 @@ def _denoise(model: Model, request: GenerateRequest, dtype: torch.dtype, steerin
     )
 
 
-def _told(model: Model, request: GenerateRequest, dtype: torch.dtype) -> Denoise:
+class Untold:
+    """A condition -> the same with some of it replaced by null values, encoded anew once for each batch."""
+
+    def __init__(self, model: Model, drop: Mapping[str, Any], shape: tuple[int, int, int]) -> None:
+        self.model, self.drop, self.size = model, drop, torch.Size(shape[1:])
+        self._last: tuple[Condition, Condition] | None = None
+
+    def __call__(self, cond: Condition) -> Condition:
+        """A walk asks with the same condition at every step."""
+        if self._last is None or self._last[0] is not cond:
+            self._last = cond, self._of(cond)
+        return self._last[1]
+
+    def _of(self, cond: Condition) -> Condition:
+        network = self.model.network
+        if not isinstance(network, Conditioned):
+            return null(cond, self.drop)
+        raw = replace(cond, context=None, context_mask=None, concat=None)
+        encoded: Condition = network.encode(null(raw, self.drop), self.size)
+        return encoded
+
+
+def _told(model: Model, request: GenerateRequest, dtype: torch.dtype, shape: tuple[int, int, int]) -> Denoise:
     """The model's denoiser, told the class only if the model knows classes and the request wants it told."""
     denoise = _in_dtype(model, dtype)
     if model.config.class_rows is None:
@@ -364,7 +407,8 @@ def _told(model: Model, request: GenerateRequest, dtype: torch.dtype) -> Denoise
         raise ValueError(
             f"conditional=False cannot work with this model: {_why_no_null(model)}; leave it out"
         )
-    return lambda x, at, cond: denoise(x, at, null(cond, {"label": model.null_label}))
+    untold = Untold(model, {"label": model.null_label}, shape)
+    return lambda x, at, cond: denoise(x, at, untold(cond))
 
 
 def _why_no_null(model: Model) -> str:
@@ -446,6 +490,12 @@ def _condition(ready: Plan, ids: list[int], noise: Noise) -> Condition:
     device = ready.device
     label = torch.tensor([ready.label(k) for k in ids], device=device) if ready.labels else None
     cond = Condition(label=label)
+    if ready.telling is not None:
+        cond = replace(cond, parts=ready.telling.parts(ids, device))
+    if isinstance(ready.model.network, Conditioned):
+        if cond.label is not None and ready.model.config.class_rows is None:
+            cond = replace(cond, label=None)  # a classifier alone knows it
+        cond = ready.model.network.encode(cond, torch.Size(ready.shape[1:]))
     if ready.low_res is None:
         return cond
     low = ready.low_res.take(ids).to(device)

@@ -11,7 +11,7 @@ import numpy as np
 from unnoise import distributed
 from unnoise.config.load import to_dict
 from unnoise.generate import ImageBatch, Plan, Progress, draw
-from unnoise.images import grid, save_animation, save_png
+from unnoise.images import grid, save_animation, save_png, to_pixels
 from unnoise.store import NpzFile, PngFolder, claim, identity
 
 GRID = "grid.png"
@@ -94,9 +94,20 @@ def shown(plan: Plan) -> int:
 
 
 def sheet(plan: Plan, pixels: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
-    """The first pictures of a plan as one, with class names; uint8 (height, width, 3)."""
-    names = [plan.name(k) for k in plan.ids[: len(pixels)]]
-    return grid(np.asarray(pixels), columns(plan), names if any(names) else None)
+    """The first pictures of a plan as one; uint8 (height, width, 3).
+
+    With their classes or words, and each behind what it was told where that can be seen.
+    """
+    ids = list(plan.ids[: len(pixels)])
+    names = [plan.name(k) for k in ids]
+    rows, wide, told = np.asarray(pixels), columns(plan), plan.telling
+    if told is not None:
+        names = [name or words for name, words in zip(names, told.words(ids), strict=True)]
+        shown = told.shown(ids, plan.device)
+        if shown is not None:
+            rows = np.stack([to_pixels(shown).cpu().numpy(), rows], 1).reshape(-1, *rows.shape[1:])
+            names, wide = [text for name in names for text in ("told", name)], 2 * max(1, wide // 2)
+    return grid(rows, wide, names if any(names) else None)
 
 
 def save_grid(plan: Plan, store: "NpzFile | PngFolder", path: Path, about: Mapping[str, str]) -> None:

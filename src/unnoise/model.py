@@ -23,6 +23,7 @@ from unnoise.tensorfile import write_tensors
 
 if TYPE_CHECKING:
     from unnoise.first_stage import FirstStage
+    from unnoise.told import Teller
 
 FIRST_STAGE = "first_stage."
 """Before the names of the weights of the first stage inside a model file."""
@@ -59,6 +60,16 @@ class Model:
     def null_label(self) -> int | None:
         """Index of the null class, None for a model without one."""
         return self.info.null_label
+
+    @property
+    def teller(self) -> "Teller":
+        """What makes parts of its conditions of words and pictures."""
+        from unnoise.text import Tokenizer
+        from unnoise.told import Teller
+
+        words = self.info.vocabulary
+        tokenizer = Tokenizer(words) if words else None
+        return Teller(self.config, tokenizer, self.info.box_classes, self.first_stage)
 
     @property
     def device(self) -> torch.device:

@@ -31,6 +31,10 @@ class ModelInfo:
     preset: str = ""
     data: dict[str, Any] = field(default_factory=dict)
     """Summary of the training data: source, pictures, classes, fingerprint."""
+    vocabulary: tuple[str, ...] = ()
+    """Pieces of the words that it is told (see `text.Tokenizer`)."""
+    box_classes: tuple[str, ...] = ()
+    """Names of the classes of the boxes that it is told."""
     scores: dict[str, float] = field(default_factory=dict)
     """What was measured of these weights, by name: KID[unnoise-small], ..."""
     licence: str = ""

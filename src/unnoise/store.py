@@ -111,6 +111,8 @@ def request_of(plan: Plan, k: int) -> dict[str, Any]:
     """The request that draws picture k and no other, as plain data."""
     labels = [plan.name(k)] if plan.name(k) else []
     request = to_dict(plan.request) | {"n": 1, "first": k, "labels": labels, "precision": plan.precision}
+    if plan.telling is not None and plan.telling.prompts:
+        request["prompts"] = plan.telling.words([k])
     request = {key: value for key, value in request.items() if key not in ("batch_size", "device")}
     return request if plan.low_res is None else plan.low_res.request(request, k)
 

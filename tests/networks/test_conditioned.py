@@ -65,7 +65,7 @@ def test_tokens_and_maps_stand_in_the_order_of_the_settings():
     assert torch.equal(found.context, torch.cat(expected, 1)) and found.context.shape == (3, 6 + 1 + 4 + 2, 8)
     assert torch.equal(found.context_mask[:, :6], cond.parts["text_mask"]) and found.context_mask[:, 6:].all()
     assert torch.equal(found.concat, cond.parts["map"][:, :, ::2, ::2])  # nearest neighbours of x's size
-    assert found.label is None and found.parts is cond.parts
+    assert found.label is cond.label and found.parts is cond.parts
 
 
 def test_encoding_once_is_encoding_at_every_step():

@@ -37,6 +37,18 @@ def sample(
         list[str] | None,
         typer.Option(help="Class name or index; repeat for several in turn. Default: all in turn."),
     ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="For a model of captions: words; repeat for several in turn.")
+    ] = None,
+    given: Annotated[
+        str, typer.Option(help="For a model that is told pictures or parts of them: such pictures.")
+    ] = _DEFAULT.given,
+    boxes: Annotated[
+        str, typer.Option(help="Their boxes, for a model of layouts: a json in COCO's form.")
+    ] = _DEFAULT.given_boxes,
+    maps: Annotated[
+        str, typer.Option(help="Their semantic maps: a folder of PNGs of the same names.")
+    ] = _DEFAULT.given_maps,
     sampler: Annotated[
         str, typer.Option(help="ddim, ddpm, euler, heun, plms, dpmpp-2m, dpmpp-3m or unipc.")
     ] = _DEFAULT.sampler,
@@ -100,6 +112,7 @@ def sample(
     """Draw pictures with a trained model. The same command continues an interrupted job."""
     values = {
         "n": _DEFAULT.n if n is None else n, "labels": label or [],
+        "prompts": prompt or [], "given": given, "given_boxes": boxes, "given_maps": maps,
         "sampler": sampler, "steps": steps, "eta": eta, "temperature": temperature,
         "solver_order": solver_order, "clip": clip,
         "seed": seed, "first": first, "batch_size": batch_size, "exact": exact,

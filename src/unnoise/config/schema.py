@@ -38,6 +38,20 @@ class ToldConfig:
     """tokens, class, features and patches are read by cross-attention, spatial lies beside x."""
     dropout: float = 0.1
     """Share of the training pictures that are not told it, which classifier-free guidance needs."""
+    words: int = 4096
+    """Entries at most of the vocabulary that is built from the captions; for text."""
+    missing: Literal["refuse", "empty"] = "refuse"
+    """What of pictures without a caption: refuse the data, or tell them nothing; for text."""
+    boxes: int = 16
+    """Boxes of a picture at most, the largest; for layout."""
+    grid: int = 16
+    """Places of a box's corners in each direction; for layout."""
+    factor: int = 4
+    """How many times smaller the small picture is; for low_res."""
+    degradation: Literal["bicubic", "area", "worn"] = "bicubic"
+    """How it is made: by a filter, or worn as found pictures are (see data/degrade.py); for low_res."""
+    holes: Literal["box", "half", "strokes", "wide", "mixed"] = "mixed"
+    """What is taken out of pictures; for inpaint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +127,13 @@ class DataConfig:
     labels: Literal["auto", "folder", "metadata", "none"] = "auto"
     label_field: str = ""
     """Field of the metadata that is the class, such as style; "" takes label or class."""
+    boxes: str = ""
+    """A json in COCO's form with the boxes of the pictures, for models that are told layouts."""
+    maps: str = ""
+    """A folder of PNGs with the names of the pictures, whose levels are classes, for models that are told
+    semantic maps."""
+    map_classes: int | None = None
+    """How many classes they have."""
     strict: bool = False
     """Refuse a data set with a broken picture instead of naming and skipping it."""
     cache: str | None = None
@@ -356,6 +377,15 @@ class GenerateRequest:
     n: int = 16
     labels: tuple[str, ...] = ()
     """Class names or indices, cycled; empty draws all classes in turn."""
+    prompts: tuple[str, ...] = ()
+    """What a model of captions is told, in turn."""
+    given: str = ""
+    """For a model that is told pictures, their parts or captions: a folder, zip or data set as for training;
+    picture k is told what the k-th of them says, in turn."""
+    given_boxes: str = ""
+    """The boxes of those pictures, as DataConfig.boxes."""
+    given_maps: str = ""
+    """The semantic maps of those pictures, as DataConfig.maps."""
     sampler: str = "ddim"
     steps: str = "50"
     """A count, "ddim25", sections "90,60,60,20,20", "quad50", "trailing50", "logsnr20", "karras20" or

@@ -193,6 +193,11 @@ class Dataset:
             pixels[mirrored] = pixels[mirrored, :, ::-1]
         return self._with_facts(pixels, chosen)
 
+    def facts_at(self, positions: np.ndarray | Tensor) -> Batch:
+        """What `batch` knows of these places without their pictures, whose pixels are then none."""
+        chosen = order.pictures(self.seed, len(self), np.asarray(positions, np.int64))
+        return self._with_facts(np.zeros((len(chosen), 0, 0, self.channels), np.uint8), chosen)
+
     def labels_at(self, positions: np.ndarray | Tensor) -> Tensor | None:
         """The labels of `batch` alone, without reading a picture; None without labels."""
         if self.labels is None:

@@ -55,7 +55,8 @@ class Conditioned(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
         """As the network's own; `cond` may be encoded already."""
-        return self.network(x, t, self.encode(cond, x.shape[2:]))
+        cond = self.encode(cond, x.shape[2:])
+        return self.network(x, t, replace(cond, label=None) if self.told_label else cond)
 
     def encode(self, cond: Any, size: torch.Size) -> Any:
         """`cond` with context, mask and concat made of its parts, which stay; one that has them is as it was.
@@ -83,7 +84,6 @@ class Conditioned(nn.Module):
         masked = any(name + MASK in parts for name, _ in self.settings.encoders)
         return replace(
             cond,
-            label=None if self.told_label else cond.label,
             context=torch.cat(tokens, 1) if tokens else None,
             context_mask=torch.cat(masks, 1) if tokens and masked else None,
             concat=torch.cat(maps, 1) if maps else None,

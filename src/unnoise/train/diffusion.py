@@ -1,7 +1,7 @@
 """Training a diffusion model: pictures, noise and times in, the objective's loss out."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,20 @@ from unnoise.config.load import to_dict
 from unnoise.config.resolve import null_label
 from unnoise.config.schema import GenerateRequest, ObjectiveConfig, TimestepConfig, TrainConfig
 from unnoise.data import Dataset
-from unnoise.diffusion.condition import Condition
+from unnoise.data.beside import open_beside
+from unnoise.diffusion.condition import Condition, null
 from unnoise.diffusion.denoiser import Denoiser
 from unnoise.diffusion.low_res import shrink, with_low_res
 from unnoise.diffusion.noise import seeded_generator
 from unnoise.diffusion.objectives import Hybrid, Objective, Simple, Vlb
 from unnoise.diffusion.timesteps import LossSecondMoment, TimestepSampler, Uniform
-from unnoise.generate import generate
-from unnoise.images import grid, save_png, to_images
+from unnoise.generate import draw, plan
+from unnoise.images import save_png, to_images
+from unnoise.job import sheet
 from unnoise.model import Model, build_model, denoiser_of, save_model
 from unnoise.modelfile import ModelInfo
+from unnoise.networks.conditioned import MASK
+from unnoise.told import Telling, find_tokenizer
 from unnoise.train.building import compute_in, data_summary, drawn_weights, network_around
 from unnoise.train.job import Losses
 from unnoise.train.latents import LatentSource, posterior_noise
@@ -50,8 +54,10 @@ class DiffusionBatch:
     """That noise, (B, C, low_res, low_res) float32."""
     latents: Tensor | None = None
     """(B, C, h, w) float32, scaled."""
-    parts: Mapping[str, Tensor] | None = None
-    """What encoders are told (see `Condition.parts`)."""
+    raw: Mapping[str, Tensor] = field(default_factory=dict)
+    """What is told besides the class (see `told.Teller.raw`)."""
+    untold: Mapping[str, Tensor] = field(default_factory=dict)
+    """What is told -> (B,) bool, whether it is left out."""
 
     def __len__(self) -> int:
         return len(self.u)
@@ -74,8 +80,8 @@ class DiffusionBatch:
             for name, value in vars(self).items()
             if isinstance(value, Tensor) and name != "u"
         }
-        if self.parts is not None:
-            changed["parts"] = {name: change(value) for name, value in self.parts.items()}
+        for name in ("raw", "untold"):
+            changed[name] = {key: change(value) for key, value in getattr(self, name).items()}
         return replace(self, **changed)
 
 
@@ -93,14 +99,19 @@ class DiffusionJob:
     ) -> None:
         self.config, self.dataset, self.source = config, dataset, source
         self.identity = dataset.fingerprint
+        self.beside = open_beside(dataset, config.data) if config.model.told else None
+        tokenizer = find_tokenizer(config.model, dataset)
         info = ModelInfo(
             classes=dataset.classes,
             null_label=null_label(config),
             preset=config.preset,
+            box_classes=self.beside.box_classes if self.beside else (),
+            vocabulary=tokenizer.pieces if tokenizer else (),
             data=data_summary(dataset, len(dataset)),
         )
         with drawn_weights(config.seed):
             self.model = build_model(config.model, info, source.stage if source else None).to(device)
+        self.teller = self.model.teller
         compute_in(self.model.network, config.precision, device)
         self.objective = make_objective(config.objective)
         self.timesteps = make_timesteps(config.timesteps, self.model.schedule.steps)
@@ -124,21 +135,25 @@ class DiffusionJob:
 
     def _batch(self, step: int, positions: range) -> tuple[DiffusionBatch, Tensor]:
         """A batch without dropped labels, and numbers in [0, 1) to drop them by."""
-        source = self.source
-        if source is None:
-            return noisy_batch(self.config, self.dataset, step, positions)
-        shape = self.config.model.shape
-        pixels, latents, label = None, None, None
-        places = np.arange(positions.start, positions.stop) + step * self.config.batch_size
-        if source.latents is None:
+        source, teller, config = self.source, self.teller, self.config
+        shape = config.model.shape
+        pixels, latents, raw = None, None, {}
+        places = np.arange(positions.start, positions.stop) + step * config.batch_size
+        label = self.dataset.labels_at(places)
+        if source is None or source.latents is None or teller.needs_pictures:
             pictures = self.dataset.batch(step, places)
-            pixels, label = pictures.pixels, pictures.label
-        else:
-            z = posterior_noise(self.config, step, positions, shape)
+            pixels = pictures.pixels
+        elif teller.told:
+            pictures = self.dataset.facts_at(places)
+        if teller.told:
+            aside = self.beside.at(places) if self.beside else None
+            raw = teller.raw(pictures, aside, seed=config.seed, places=places)
+        if source is not None and source.latents is not None:
+            z = posterior_noise(config, step, positions, shape)
             latents = source.stage.scale_by(source.latents.batch(places, z))
-            label = self.dataset.labels_at(places)
-        eps, u, rest = unit_noise(self.config, step, positions, shape)
-        return DiffusionBatch(pixels, eps, u, label, latents=latents), rest
+        eps, u, rest = unit_noise(config, step, positions, shape)
+        untold = teller.left_out(config.seed, step, config.batch_size, positions)
+        return DiffusionBatch(pixels, eps, u, label, latents=latents, raw=raw, untold=untold), rest
 
     def _x0(self, batch: DiffusionBatch) -> Tensor:
         """What the network learns to draw."""
@@ -147,12 +162,24 @@ class DiffusionJob:
         assert batch.pixels is not None
         return self.model.encode(to_images(batch.pixels))
 
+    def _told(self, batch: DiffusionBatch) -> Condition:
+        """What the network is told, some of it left out."""
+        if not self.teller.told:
+            return Condition(label=batch.label)
+        images = None if batch.pixels is None else to_images(batch.pixels)
+        cond = Condition(label=batch.label, parts=self.teller.parts(batch.raw, images))
+        nothing = self.teller.untold
+        for what, where in batch.untold.items():
+            dropped = {name: value for name, value in nothing.items() if name in (what, what + MASK)}
+            cond = null(cond, dropped, where=where)
+        return cond
+
     def losses(self, network: nn.Module, batch: DiffusionBatch) -> Losses:
         """The objective at times drawn by the timestep sampler."""
         x0 = self._x0(batch)
         i, weight = self.timesteps.sample(batch.u)
         at = self.model.schedule.at(i, x0)
-        cond = Condition(label=batch.label)
+        cond = self._told(batch)
         if self.config.model.low_res:
             cond = with_low_res(cond, shrink(x0, self.config.model.low_res), level=batch.level, z=batch.z)
         terms = self.objective(self._denoiser(network), x0, at, eps=batch.eps, cond=cond)
@@ -203,12 +230,16 @@ class DiffusionJob:
             seed=self.config.seed,
             precision=self.config.precision,
         )
-        batches = list(generate(model, request, on_step=lambda _: on_step()))
-        pixels = torch.cat([batch.pixels for batch in batches])
-        names = [name for batch in batches for name in batch.names]
-        columns = len(self.dataset.classes) if 1 < len(self.dataset.classes) <= 10 else None
-        save_png(path, grid(pixels, columns, names or None), to_dict(request))
+        ready = plan(model, request, telling=self.telling(model))
+        drawn = torch.cat([batch.pixels for batch in draw(ready, ready.ids, lambda _: on_step())])
+        save_png(path, sheet(ready, drawn.numpy()), to_dict(request))
         return {}
+
+    def telling(self, model: Model) -> Telling | None:
+        """Training pictures that a model is told of, in the seed's order; None for one that is told none."""
+        if not self.teller.told:
+            return None
+        return Telling(model.teller, (), self.dataset, self.beside, self.config.seed, shuffled=True)
 
     def averaged(self, weights: Mapping[str, Tensor]) -> Model:
         """A model of its own around other weights, which it shares."""

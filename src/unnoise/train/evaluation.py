@@ -17,7 +17,7 @@ from torch import Tensor
 from unnoise import distributed
 from unnoise.config.schema import EvaluateRequest, EvaluationConfig, GenerateRequest, TrainConfig
 from unnoise.data import Dataset, order
-from unnoise.generate import generate, plan
+from unnoise.generate import draw, plan
 from unnoise.metrics.collect import collect
 from unnoise.metrics.evaluate import choose_network
 from unnoise.metrics.features import FeatureNetwork, Names
@@ -64,7 +64,8 @@ class Evaluator:
         FloatingPointError when it draws what is not a number.
         """
         model = self.job.averaged(weights)
-        drawn = generate(model, self.request, on_step=lambda _: on_step())
+        ready = plan(model, self.request, telling=self.job.telling(model))
+        drawn = draw(ready, ready.ids, lambda _: on_step())
         return self._compare(*self._features((batch.pixels for batch in drawn), on_step))
 
     def in_batches(self, size: int) -> "Evaluator":
@@ -166,7 +167,7 @@ def open_evaluator(
         precision=config.precision,
     )
     try:
-        ready = plan(job.model, request)
+        ready = plan(job.model, request, telling=job.telling(job.model))
         network = choose_network(
             EvaluateRequest(features=settings.features, weights=settings.weights),
             str(device),

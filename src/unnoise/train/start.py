@@ -16,8 +16,10 @@ from unnoise.config.load import from_yaml, to_yaml
 from unnoise.config.resolve import data_config, resolve
 from unnoise.config.schema import Precision, TrainConfig
 from unnoise.data import Dataset, open_data
+from unnoise.data.beside import open_beside
 from unnoise.first_stage import FirstStage
 from unnoise.networks.precision import compute_dtype
+from unnoise.told import counted, find_tokenizer
 from unnoise.train import checkpoint, estimate
 from unnoise.train.autoencoder import AutoencoderJob
 from unnoise.train.check import check
@@ -88,7 +90,13 @@ def train(
         if stage is not None:
             config, source = _latents(config, dataset, stage, on_event, device)
         config = replace(
-            resolve(config, size=dataset.size, channels=dataset.channels, classes=len(dataset.classes)),
+            resolve(
+                config,
+                size=dataset.size,
+                channels=dataset.channels,
+                classes=len(dataset.classes),
+                told=_counted(config, dataset),
+            ),
             device=device.type,
         )
         if stored:
@@ -119,6 +127,13 @@ def train(
             )
         )
         return fit(state, network, config, run, on_event, interruption, evaluator)
+
+
+def _counted(config: TrainConfig, dataset: Dataset) -> dict[str, int]:
+    if not config.model.told:
+        return {}
+    beside = open_beside(dataset, config.data)
+    return counted(config.model, dataset, find_tokenizer(config.model, dataset), beside)
 
 
 def _job(
