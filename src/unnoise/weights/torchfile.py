@@ -40,6 +40,33 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
+class Inert:
+    """Stands for a class of Lightning that checkpoints name and nothing here needs: it does nothing."""
+
+
+LIGHTNING = ("pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",)
+"""Named as a key beside the weights of CompVis's files."""
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """The tensors under "state_dict" of a Lightning checkpoint, memory-mapped; nothing inside is run.
+
+    ValueError for a file that is damaged, that holds code, or that has no such tensors.
+    """
+    # Names that may stand in the file, each for a class that does nothing.
+    with torch.serialization.safe_globals([(Inert, name) for name in LIGHTNING]):
+        content = _read(path)
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not state:
+        raise ValueError(f"{path} holds no weights; name a published file, or one that unnoise wrote")
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise ValueError(
+                f"{path} holds more than weights ({str(key)[:60]!r}); name a checkpoint with a state_dict"
+            )
+    return state
+
+
 def _of_checkpoint(content: list[Any]) -> Any:
     """The weights of [network, optimiser, epoch, step], or of [network, optimiser, epoch, step, average]."""
     state = content[0 if len(content) == 4 else -1] if len(content) in (4, 5) else None

@@ -1,0 +1,167 @@
+"""Reads CompVis's checkpoints of latent diffusion models: Lightning files of one state dict for everything.
+
+The U-Net is under `model.diffusion_model.`, its average under `model_ema.` with its names without their dots,
+the first stage under `first_stage_model.`, the encoder of the condition under `cond_stage_model.`, tables of
+the schedule beside them. Which model it is follows from keys and shapes, compared with the published ones.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unnoise.config.schema import ScheduleConfig, Told
+from unnoise.diffusion.schedule import make_betas
+from unnoise.modelfile import layout_of
+from unnoise.networks.conditioner_settings import ConditionerSettings
+from unnoise.networks.first_stage_settings import FirstStageSettings
+from unnoise.networks.settings import UNetSettings
+from unnoise.presets import load_preset
+from unnoise.weights.latent_models import SOURCE, LatentModel, latent_models
+from unnoise.weights.torchfile import read_checkpoint
+
+NETWORK, FIRST_STAGE, ENCODER = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
+AVERAGE = "model_ema.diffusion_model"
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """A state dict taken apart, without prefixes."""
+
+    network: State
+    """The U-Net's averaged weights where the file has an average, else its last ones."""
+    first_stage: State
+    encoder: State
+    """Empty for models without an encoder of their own."""
+    averaged: bool
+    betas: Tensor | None
+    scale: float | None
+    """Of the latents, where the file says it."""
+
+
+@dataclass(frozen=True, eq=False)
+class LatentCheckpoint:
+    """Everything of a published latent diffusion model, recognised; weights stay in the file until read."""
+
+    name: str
+    """Of the published model; "" where several are alike."""
+    source: str
+    licence: str
+    network: UNetSettings
+    network_state: State
+    first_stage: FirstStageSettings
+    first_stage_state: State
+    told: Told | None
+    encoder: ConditionerSettings | None
+    encoder_state: State
+    schedule: ScheduleConfig
+    scale: float
+    averaged: bool
+
+
+def is_compvis(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are the keys of a latent diffusion model of CompVis."""
+    return any(key.startswith(NETWORK) for key in state)
+
+
+def load(path: Path, *, name: str = "") -> LatentCheckpoint:
+    """The parts of a file with their settings; nothing inside is run.
+
+    name: of a published model, where shapes do not tell; "" recognises it. ValueError for a file that is
+    damaged, holds code, or that no published model fits.
+    """
+    return recognise(split(read_checkpoint(path), path), path, name=name)
+
+
+def split(state: Mapping[str, Tensor], path: Path) -> Parts:
+    """The weights by what they belong to; an average is given the names of the weights that it is of."""
+    network = _under(NETWORK, state)
+    if not network:
+        raise ValueError(
+            f"{path} has no weights under {NETWORK}; name a checkpoint of a latent diffusion model"
+        )
+    averages = {key: state.get(AVERAGE + key.replace(".", "")) for key in network}
+    found = {key: value for key, value in averages.items() if value is not None}
+    if found and len(found) != len(network):
+        missing = next(key for key in network if key not in found)
+        raise ValueError(
+            f"{path} averages {len(found)} of {len(network)} weights, {missing} not; it is damaged, download "
+            "or copy it again"
+        )
+    scale = state.get("scale_factor")
+    return Parts(
+        network=found or network,
+        # The losses that a first stage learned by are in the files of some runs too.
+        first_stage={k: v for k, v in _under(FIRST_STAGE, state).items() if not k.startswith("loss.")},
+        encoder=_under(ENCODER, state),
+        averaged=bool(found),
+        betas=state.get("betas"),
+        scale=None if scale is None else float(scale),
+    )
+
+
+def recognise(parts: Parts, path: Path, *, name: str = "") -> LatentCheckpoint:
+    """The published model whose U-Net has these keys and shapes, with the parts that it has."""
+    wanted, known = layout_of(parts.network), latent_models()
+    if name and name not in known:
+        raise ValueError(f"{name!r} is no published latent model; use one of {', '.join(known)}")
+    fitting = [model for model in known.values() if model.layout == wanted and name in ("", model.name)]
+    if not fitting:
+        raise ValueError(
+            f"{path}: its U-Net of {len(parts.network)} weights fits "
+            + (f"not {name}; leave the name out" if name else "no published latent model")
+            + f" (they are {', '.join(known)})"
+        )
+    model = fitting[0]
+    _check_schedule(parts, model, path)
+    scale = parts.scale if parts.scale is not None else model.scale
+    if scale is None:
+        raise ValueError(f"{path} lacks scale_factor, the scale of its latents; download or copy it again")
+    return LatentCheckpoint(
+        # Alike in all that is here: the pictures that they learned are not.
+        name=model.name if len(fitting) == 1 else "",
+        source=SOURCE,
+        licence=model.licence,
+        network=model.network,
+        network_state=parts.network,
+        first_stage=_first_stage(parts, model, path),
+        first_stage_state=parts.first_stage,
+        told=model.told,
+        encoder=model.encoder,
+        encoder_state=parts.encoder,
+        schedule=model.schedule,
+        scale=scale,
+        averaged=parts.averaged,
+    )
+
+
+def _under(prefix: str, state: Mapping[str, Tensor]) -> State:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _first_stage(parts: Parts, model: LatentModel, path: Path) -> FirstStageSettings:
+    """The settings of the model's first stage, whose keys and shapes the file must have."""
+    preset = load_preset(model.first_stage)
+    assert preset.expect is not None and preset.config.autoencoder is not None
+    if layout_of(parts.first_stage) != preset.expect.layout:
+        raise ValueError(
+            f"{path}: its first stage of {len(parts.first_stage)} weights is not {model.first_stage}, that "
+            f"of {model.name}; download or copy it again"
+        )
+    return preset.config.autoencoder.network
+
+
+def _check_schedule(parts: Parts, model: LatentModel, path: Path) -> None:
+    if parts.betas is None:
+        return
+    s = model.schedule
+    betas = make_betas(s.name, s.steps, start=s.beta_start, end=s.beta_end)
+    there = parts.betas.double()
+    if there.shape != betas.shape or not torch.allclose(there, betas, rtol=1e-5, atol=0):
+        raise ValueError(
+            f"{path}: its {len(there)} betas, {there[0]:.6g} to {there[-1]:.6g}, are not those of "
+            f"{model.name} ({s.beta_start} to {s.beta_end}): it is another model of the same shapes"
+        )
