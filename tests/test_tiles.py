@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.diffusion.test_golden_ldm_plms import Toy
+from tests.diffusion.ldm import Toy
 from tests.goldens import Case, assert_close, golden
 from unnoise import tiles
 from unnoise.diffusion.condition import Condition
