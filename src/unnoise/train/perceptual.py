@@ -40,9 +40,9 @@ class Perceptual:
 
 @dataclass(frozen=True, eq=False)
 class FeatureDistance:
-    """sum over levels of the mean over places of |unit(f(a)) - unit(f(b))|^2, f those of a classifier.
+    """1 - cosine of f(a) and f(b), averaged over places and levels; f are a classifier's features.
 
-    LPIPS without its learned weights (Zhang et al. 2018, "baseline").
+    LPIPS without its learned weights (Zhang et al. 2018, arXiv 1801.03924), and of its size: 0.1 to 0.7.
     """
 
     network: Classifier
@@ -54,8 +54,8 @@ class FeatureDistance:
         total = a.new_zeros(len(a), 1, 1, 1)
         for x, y in zip(wanted, self.network.levels_of(b), strict=True):
             apart = nn.functional.normalize(x, dim=1) - nn.functional.normalize(y, dim=1)
-            total = total + apart.square().sum(1, keepdim=True).mean((2, 3), keepdim=True)
-        return total
+            total = total + 0.5 * apart.square().sum(1, keepdim=True).mean((2, 3), keepdim=True)
+        return total / len(wanted)
 
 
 def choose(name: str) -> str:
