@@ -18,6 +18,10 @@ def train(
         str | None,
         typer.Option(help="Folder, .zip, .npz, idx file, hf:NAME, or fashion-mnist."),
     ] = None,
+    first_stage: Annotated[
+        str | None,
+        typer.Option(help="A first stage's file or run directory: learn its latents instead of pixels."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; default runs/PRESET-N, a new one.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one setting; may be repeated.")
@@ -34,6 +38,7 @@ def train(
     """Train a model, or a classifier, on your pictures. The same command continues an interrupted run."""
     options: dict[str, Any] = {
         "data.source": data,
+        "first_stage": first_stage,
         "steps": steps,
         "minutes": minutes,
         "batch_size": batch_size,
