@@ -91,13 +91,13 @@ def main() -> None:
         images.append({"id": k, "file_name": f"{k:05d}.png", "width": SIZE, "height": SIZE})
         for kind, (left, top, right, bottom) in found:
             corner = [left, top, right - left, bottom - top]
-            annotations.append(
-                {"id": len(annotations), "image_id": k, "category_id": kind, "bbox": corner}
-            )
+            annotations.append({"id": len(annotations), "image_id": k, "category_id": kind, "bbox": corner})
     kinds = [{"id": number, "name": name} for number, name in enumerate(categories)]
     table = {"images": images, "annotations": annotations, "categories": kinds}
     (chosen.out / "boxes.json").write_text(json.dumps(table))
-    print(f"{chosen.n:,} scenes with {len(annotations):,} emoji of {len(categories)} categories: {chosen.out}")
+    print(
+        f"{chosen.n:,} scenes with {len(annotations):,} emoji of {len(categories)} categories: {chosen.out}"
+    )
 
 
 if __name__ == "__main__":

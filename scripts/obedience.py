@@ -1,0 +1,96 @@
+"""Does a model do what it is told? Pictures drawn for the conditions of real ones, against shuffled conditions.
+
+    python scripts/obedience.py runs/text emoji64/test --guidance 2 -n 256 --sheet text.png
+    python scripts/obedience.py runs/layout scenes/pictures --boxes scenes/boxes.json
+
+Picture k is told what real picture k says: its class, its caption, its boxes, its map, a part of itself. It
+should then be nearer to that real picture than to another one, whose condition it was not told: the share of
+pairs in which it is would be 50 % for a model that does not listen. Distances are of the features of
+unnoise-small, of pixels, and where pictures are told in small or in grey, of what was told.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unnoise.config.load import from_dict
+from unnoise.config.schema import DataConfig, GenerateRequest
+from unnoise.data import open_data
+from unnoise.data.degrade import grey, resized
+from unnoise.distributed import choose_device
+from unnoise.generate import draw, plan
+from unnoise.images import save_png, to_images
+from unnoise.job import sheet
+from unnoise.metrics.extractors import open_features
+from unnoise.model import Model, load_model
+
+
+def distances(one: Tensor, other: Tensor) -> Tensor:
+    """Root mean square of the differences of rows: (N,)."""
+    return (one.flatten(1) - other.flatten(1)).square().mean(1).sqrt()
+
+
+def said(name: str, drawn: Tensor, real: Tensor, shuffled: Tensor) -> None:
+    """One line: how often a row is nearer to its own real one than to the shuffled one, and how far both are."""
+    own, another = distances(drawn, real), distances(drawn, shuffled)
+    share = 100 * (own < another).float().mean()
+    print(f"{name:<22} nearer to its own {share:5.1f} %   {own.mean():.4f} against {another.mean():.4f}")
+
+
+def by_label(model: Model, data_labels: list[str], request: GenerateRequest) -> GenerateRequest:
+    """The request with the classes of the real pictures, where the model knows classes."""
+    if not model.config.class_rows:
+        return request
+    return from_dict(GenerateRequest, {**vars(request), "labels": data_labels[: request.n]})
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("model")
+    parser.add_argument("data")
+    parser.add_argument("--boxes", default="")
+    parser.add_argument("--maps", default="")
+    parser.add_argument("-n", type=int, default=256)
+    parser.add_argument("--steps", default="25")
+    parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--sheet", type=Path)
+    chosen = parser.parse_args()
+    model = load_model(chosen.model, choose_device("auto"))
+    told = [each.what for each in model.config.told if each.what != "class"]
+    data = open_data(
+        DataConfig(source=chosen.data, size=model.config.image_size, channels=model.config.channels)
+    )
+    n = min(chosen.n, len(data))
+    request = GenerateRequest(
+        n=n, steps=chosen.steps, guidance=chosen.guidance, given=chosen.data if told else "",
+        given_boxes=chosen.boxes, given_maps=chosen.maps,
+    )  # fmt: skip
+    if data.labels is not None:
+        request = by_label(model, [data.classes[label] for label in data.labels.tolist()], request)
+    ready = plan(model, request)
+    pixels = torch.cat([batch.pixels for batch in draw(ready, ready.ids)])
+    # Real pictures in turn, and another one for each: one half of the way round.
+    real = data.take(np.arange(n)).pixels
+    shuffled = real.roll(n // 2, 0)
+    print(
+        f"{chosen.model}: told {', '.join(told or ['the class'])}; {n} pictures, guidance {chosen.guidance:g}"
+    )
+    network = open_features("unnoise-small")
+    said("features", *(network(each).pool for each in (pixels, real, shuffled)))
+    images = [to_images(each) for each in (pixels, real, shuffled)]
+    said("pixels", *images)
+    if "grey" in told:
+        said("luma", *(grey(each) for each in images))
+    if "low_res" in told:
+        factor = next(each.factor for each in model.config.told if each.what == "low_res")
+        said("in small", *(resized(each, each.shape[2] // factor, "area") for each in images))
+    if chosen.sheet:
+        save_png(chosen.sheet, sheet(ready, pixels[:32].numpy()), {})
+
+
+if __name__ == "__main__":
+    main()
