@@ -1,4 +1,4 @@
-"""Does a model do what it is told? Pictures drawn for the conditions of real ones, against shuffled conditions.
+"""Does a model do what it is told? Pictures drawn for the conditions of real ones, against shuffled ones.
 
     python scripts/obedience.py runs/text emoji64/test --guidance 2 -n 256 --sheet text.png
     python scripts/obedience.py runs/layout scenes/pictures --boxes scenes/boxes.json
@@ -10,22 +10,23 @@ unnoise-small, of pixels, and where pictures are told in small or in grey, of wh
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unnoise.config.load import from_dict
 from unnoise.config.schema import DataConfig, GenerateRequest
-from unnoise.data import open_data
+from unnoise.data import open_data, order
 from unnoise.data.degrade import grey, resized
 from unnoise.distributed import choose_device
 from unnoise.generate import draw, plan
 from unnoise.images import save_png, to_images
 from unnoise.job import sheet
 from unnoise.metrics.extractors import open_features
-from unnoise.model import Model, load_model
+from unnoise.model import load_model
+from unnoise.told import open_telling
 
 
 def distances(one: Tensor, other: Tensor) -> Tensor:
@@ -37,14 +38,7 @@ def said(name: str, drawn: Tensor, real: Tensor, shuffled: Tensor) -> None:
     """One line: how often a row is nearer to its own real one than to the shuffled one, and how far both are."""
     own, another = distances(drawn, real), distances(drawn, shuffled)
     share = 100 * (own < another).float().mean()
-    print(f"{name:<22} nearer to its own {share:5.1f} %   {own.mean():.4f} against {another.mean():.4f}")
-
-
-def by_label(model: Model, data_labels: list[str], request: GenerateRequest) -> GenerateRequest:
-    """The request with the classes of the real pictures, where the model knows classes."""
-    if not model.config.class_rows:
-        return request
-    return from_dict(GenerateRequest, {**vars(request), "labels": data_labels[: request.n]})
+    print(f"{name:<10} nearer to its own {share:5.1f} %   {own.mean():.4f} against {another.mean():.4f}")
 
 
 def main() -> None:
@@ -69,16 +63,17 @@ def main() -> None:
         n=n, steps=chosen.steps, guidance=chosen.guidance, given=chosen.data if told else "",
         given_boxes=chosen.boxes, given_maps=chosen.maps,
     )  # fmt: skip
-    if data.labels is not None:
-        request = by_label(model, [data.classes[label] for label in data.labels.tolist()], request)
-    ready = plan(model, request)
+    which = order.pictures(request.seed, len(data), np.arange(n))
+    if data.labels is not None and model.config.class_rows:
+        request = replace(request, labels=tuple(data.classes[label] for label in data.labels[which]))
+    telling = open_telling(model.teller, request)
+    ready = plan(model, request, telling=telling and replace(telling, shuffled=True))
     pixels = torch.cat([batch.pixels for batch in draw(ready, ready.ids)])
-    # Real pictures in turn, and another one for each: one half of the way round.
-    real = data.take(np.arange(n)).pixels
+    # Another one for each: half of the way round the shuffled ones.
+    real = data.take(which).pixels
     shuffled = real.roll(n // 2, 0)
-    print(
-        f"{chosen.model}: told {', '.join(told or ['the class'])}; {n} pictures, guidance {chosen.guidance:g}"
-    )
+    things = ", ".join(told or ["the class"])
+    print(f"{chosen.model}: told {things}; {n} pictures, guidance {chosen.guidance:g}")
     network = open_features("unnoise-small")
     said("features", *(network(each).pool for each in (pixels, real, shuffled)))
     images = [to_images(each) for each in (pixels, real, shuffled)]
