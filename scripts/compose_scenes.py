@@ -2,7 +2,7 @@
 
     unnoise build emoji emoji64 --size 64
     python scripts/compose_scenes.py emoji64/train scenes -n 4000
-    unnoise train latent-layout-64 --first-stage runs/kl --data scenes/pictures --set data.boxes=scenes/boxes.json
+    unnoise train latent-layout-64 --first-stage KL --data scenes/pictures --set data.boxes=scenes/boxes.json
 
 Every scene is one to three emoji of one style, each in its own place, on white. A box is what an emoji's
 opaque pixels span, its class the emoji's category; a map's class is 0 for the background, else 1 + category.

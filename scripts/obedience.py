@@ -35,7 +35,7 @@ def distances(one: Tensor, other: Tensor) -> Tensor:
 
 
 def said(name: str, drawn: Tensor, real: Tensor, shuffled: Tensor) -> None:
-    """One line: how often a row is nearer to its own real one than to the shuffled one, and how far both are."""
+    """One line: how often a row is nearer to its own real one than to the shuffled one; how far both are."""
     own, another = distances(drawn, real), distances(drawn, shuffled)
     share = 100 * (own < another).float().mean()
     print(f"{name:<10} nearer to its own {share:5.1f} %   {own.mean():.4f} against {another.mean():.4f}")
