@@ -12,7 +12,7 @@ from PIL import Image
 from tests.train.tiny import tiny_config
 from unnoise.cli import main
 from unnoise.config.load import from_dict
-from unnoise.config.schema import GenerateRequest, TrainConfig
+from unnoise.config.schema import GenerateRequest, ToldConfig, TrainConfig
 from unnoise.data import open_data
 from unnoise.data.masks import masked
 from unnoise.diffusion.condition import Condition, null
@@ -250,6 +250,76 @@ def test_training_data_serve_as_what_is_given(place, trained):
     by_folder = pixels(model, request(place, "text", prompts=[], given=str(place / "pictures"), n=2))
     by_words = pixels(model, request(place, "text", prompts=["a blue thing", "a red thing"], n=2))
     assert torch.equal(by_folder, by_words)
+
+
+@pytest.fixture
+def frozen(tmp_path, monkeypatch) -> tuple[Path, list]:
+    """A text encoder whose features are of the letters of a text; nothing else of transformers is needed."""
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    calls = []
+
+    def computed(path, captions, length, device, on_progress):
+        calls.append(list(captions))
+        letters = torch.tensor(
+            [[ord(text[k]) if k < len(text) else 0 for k in range(length)] for text in captions]
+        )
+        mask = letters > 0
+        mask[:, 0] = True
+        return (letters[..., None] / torch.tensor([50.0, 100.0, 150.0])).half(), mask
+
+    monkeypatch.setattr("unnoise.text_features._computed", computed)
+    return folder, calls
+
+
+def test_a_frozen_text_encoder_is_asked_once_and_known_again(place, tmp_path, frozen):
+    folder, calls = frozen
+    told = {"what": "text", "frozen": str(folder), "length": 6, "encoder": {"kind": "features", "width": 16}}
+    config = settings(place, "text")
+    config = replace(config, model=replace(config.model, told=(from_dict(ToldConfig, told),)))
+    config = replace(config, data=replace(config.data, cache=str(tmp_path / "cache")))
+    train(config, tmp_path / "run")
+    assert sorted(calls.pop(0)) == ["", "a blue thing", "a red thing"] and not calls
+    model = load_model(tmp_path / "run")
+    assert model.config.told[0].encoder.features == 3 and model.info.text_encoder
+    # Drawing: guided from what the encoder makes of the empty text.
+    wanted = from_dict(GenerateRequest, {"n": 2, "steps": "2", "prompts": ["a red thing"], "guidance": 2.0})
+    ready = plan(model, wanted)
+    parts = ready.telling.parts([0], torch.device("cpu"))
+    assert parts["text"].shape == (1, 6, 3) and parts["text"][0, 0, 0] == pytest.approx(
+        ord("a") / 50, rel=1e-3
+    )
+    pixels(model, wanted)
+    moved = folder.rename(tmp_path / "moved")
+    with pytest.raises(ValueError, match="is no text encoder"):
+        plan(model, wanted)
+    plan(model, replace(wanted, text_encoder=str(moved)))
+    (moved / "model.safetensors").write_bytes(b"others")
+    with pytest.raises(ValueError, match="another text encoder"):
+        plan(model, replace(wanted, text_encoder=str(moved)))
+
+
+def test_features_need_an_encoder(place, tmp_path):
+    told = from_dict(ToldConfig, {"what": "text", "encoder": {"kind": "features", "width": 16}})
+    config = settings(place, "text")
+    with pytest.raises(ValueError, match="frozen=FOLDER"):
+        train(replace(config, model=replace(config.model, told=(told,))), tmp_path / "run")
+
+
+def test_other_boxes_are_other_data(place, tmp_path):
+    """A run does not go on with them."""
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text((place / "boxes.json").read_text())
+    config = settings(place, "layout")
+    config = replace(config, data=replace(config.data, boxes=str(boxes)), steps=4)
+    train(replace(config, steps=4), tmp_path / "run")
+    table = json.loads(boxes.read_text())
+    table["annotations"][0]["bbox"] = [1, 1, 2, 2]
+    boxes.write_text(json.dumps(table))
+    with pytest.raises(ValueError, match="pictures have changed"):
+        train(config, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

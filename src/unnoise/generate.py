@@ -31,7 +31,7 @@ from unnoise.networks.precision import compute_dtype
 from unnoise.patchwise import patchwise
 from unnoise.steering import Steering, guide, load_steering, strength
 from unnoise.tiles import Tiling
-from unnoise.told import Telling, open_telling
+from unnoise.told import Teller, Telling, open_telling
 
 EXACT_BATCH = 8
 """Pictures that go through the network together when a request is `exact`, whatever its batch size."""
@@ -164,7 +164,9 @@ def plan(
     shape = _drawn_shape(config, request)
     sampler, schedule = _sampler(request), grid(request.steps, model.schedule)
     steering = load_steering(model, request, dtype)
-    telling = telling or open_telling(model.teller, request)
+    teller = telling.teller if telling else model.teller_with(request.text_encoder)
+    telling = telling or open_telling(teller, request)
+    untold = {} if request.guidance == 1 else _nothing(model, teller, request)
     classes = _classes(model, steering)
     nobody = None if steering.classifier else model.null_label
     own = low_res is None or request.labels
@@ -177,7 +179,7 @@ def plan(
         classes=classes,
         low_res=low_res,
         telling=telling,
-        denoise=_denoise(model, request, dtype, steering, shape),
+        denoise=_denoise(model, request, dtype, steering, shape, untold),
         guide=guide(request, steering, folded=not sampler.shifts_mean),
         files=steering.files if telling is None else {**steering.files, **telling.files},
         shape=shape,
@@ -342,6 +344,7 @@ def _denoise(
     dtype: torch.dtype,
     steering: Steering,
     shape: tuple[int, int, int],
+    untold: Mapping[str, Any],
 ) -> Denoise:
     """The network beside a weaker one, under classifier-free guidance, then clipped: guided predictions leave
     [-1, 1] most.
@@ -353,14 +356,7 @@ def _denoise(
         weaker = _told(steering.weaker, request, dtype, shape)
         denoise = two_models(denoise, weaker, request.weaker_scale, strength=strength(request))
     if request.guidance != 1:
-        drop = dict(model.teller.untold)
-        if model.null_label is not None:
-            drop["label"] = model.null_label
-        if not drop:
-            raise ValueError(
-                f"guidance={request.guidance:g} cannot work with this model: {_why_no_null(model)}; use 1"
-            )
-        nothing = Untold(model, drop, shape)
+        nothing = Untold(model, untold, shape)
         denoise = classifier_free(denoise, nothing, request.guidance, strength=strength(request))
     if request.clip == "none" or (request.clip == "auto" and model.first_stage is not None):
         return denoise
@@ -372,6 +368,18 @@ def _denoise(
     return (
         clip_x0(denoise) if request.clip != "dynamic" else dynamic_threshold(denoise, request.clip_percentile)
     )
+
+
+def _nothing(model: Model, teller: Teller, request: GenerateRequest) -> dict[str, Any]:
+    """What guidance replaces in a condition, by its null values. ValueError where nothing was left out."""
+    drop = dict(teller.untold)
+    if model.null_label is not None:
+        drop["label"] = model.null_label
+    if not drop:
+        raise ValueError(
+            f"guidance={request.guidance:g} cannot work with this model: {_why_no_null(model)}; use 1"
+        )
+    return drop
 
 
 class Untold:

@@ -71,6 +71,18 @@ class Model:
         tokenizer = Tokenizer(words) if words else None
         return Teller(self.config, tokenizer, self.info.box_classes, self.first_stage)
 
+    def teller_with(self, text_encoder: str) -> "Teller":
+        """`teller`, with the frozen text encoder that the settings name, or the same in another folder."""
+        from unnoise.frozen_text import frozen_of, open_frozen
+
+        told = frozen_of(self.config)
+        if told is None:
+            if text_encoder:
+                raise ValueError(f"text_encoder={text_encoder}: this model has none; leave it out")
+            return self.teller
+        frozen = open_frozen(told, folder=text_encoder, hash=self.info.text_encoder)
+        return replace(self.teller, frozen=frozen)
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""

@@ -33,6 +33,8 @@ class ModelInfo:
     """Summary of the training data: source, pictures, classes, fingerprint."""
     vocabulary: tuple[str, ...] = ()
     """Pieces of the words that it is told (see `text.Tokenizer`)."""
+    text_encoder: str = ""
+    """Hash of the frozen text encoder whose features it is told."""
     box_classes: tuple[str, ...] = ()
     """Names of the classes of the boxes that it is told."""
     scores: dict[str, float] = field(default_factory=dict)

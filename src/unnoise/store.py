@@ -23,7 +23,7 @@ from unnoise.images import is_whole_png, save_png, written_aside
 
 RECORD = "request.json"
 SHARDS = ".shards"
-SHAPES_NOTHING = ("n", "first", "batch_size", "device", "low_res")
+SHAPES_NOTHING = ("n", "first", "batch_size", "device", "low_res", "text_encoder")
 """Fields of a request that change no picture. (Of `low_res` it is the content that does.)"""
 FOLLOWS = ("training_step", "ema_rate")
 """Of a record: what the model file says of itself, for readers; its hash already tells it from others."""

@@ -22,6 +22,7 @@ from unnoise.data.maps import one_hot
 from unnoise.data.masks import draw_masks, masked
 from unnoise.diffusion.noise import seeded_generator
 from unnoise.first_stage import FirstStage
+from unnoise.frozen_text import FrozenText, frozen_of, open_frozen
 from unnoise.images import to_images
 from unnoise.networks.conditioned import MASK
 from unnoise.networks.conditioner_settings import (
@@ -56,6 +57,8 @@ class Teller:
     """Of captions."""
     box_classes: tuple[str, ...] = ()
     first_stage: FirstStage | None = None
+    frozen: FrozenText | None = None
+    """Of captions too, instead of a tokenizer."""
 
     @property
     def told(self) -> tuple[ToldConfig, ...]:
@@ -79,7 +82,10 @@ class Teller:
 
     def words(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Raw data of captions."""
-        assert self.tokenizer is not None, "a model of text has a vocabulary"
+        if self.frozen is not None:
+            context, mask = self.frozen(texts)
+            return {"text": context, "text" + MASK: mask}
+        assert self.tokenizer is not None, "a model of text has a vocabulary, or a frozen encoder"
         tokens, mask = self.tokenizer.encode(texts, self.length)
         return {"text": tokens, "text" + MASK: mask}
 
@@ -289,7 +295,11 @@ def _channels(told: ToldConfig) -> int:
 
 
 def counted(
-    config: ModelConfig, dataset: Dataset, tokenizer: Tokenizer | None, beside: Beside | None
+    config: ModelConfig,
+    dataset: Dataset,
+    tokenizer: Tokenizer | None,
+    frozen: FrozenText | None,
+    beside: Beside | None,
 ) -> dict[str, int]:
     """What is told -> its channels, or its different tokens, as `config.resolve.resolve` needs them.
 
@@ -299,6 +309,8 @@ def counted(
     found = {"low_res": dataset.channels, "inpaint": drawn + 1, "grey": drawn}
     if tokenizer is not None:
         found["text"] = len(tokenizer)
+    if frozen is not None:
+        found["text"] = frozen([""])[0].shape[2]
     for each in config.told:
         if each.what == "grey" and dataset.channels != 3:
             raise ValueError(
@@ -319,9 +331,22 @@ def counted(
 
 
 def find_tokenizer(config: ModelConfig, dataset: Dataset) -> Tokenizer | None:
-    """The vocabulary of a data set's captions, for a model that is told them; None for another."""
+    """The vocabulary of a data set's captions, for a model that reads their words; None for another."""
     for each in config.told:
         if each.what == "text" and isinstance(each.encoder, TextEncoderSettings):
-            captions = checked_captions(dataset.captions, dataset.report.source, missing=each.missing)
-            return build_tokenizer(captions, each.words)
+            return build_tokenizer(_captions(each, dataset), each.words)
     return None
+
+
+def find_frozen(config: ModelConfig, dataset: Dataset, cache: str | None) -> FrozenText | None:
+    """A frozen encoder with the features of a data set's captions, for a model of these; None for another."""
+    told = frozen_of(config)
+    if told is None:
+        return None
+    frozen = open_frozen(told, cache=cache)
+    frozen.learn(_captions(told, dataset))
+    return frozen
+
+
+def _captions(told: ToldConfig, dataset: Dataset) -> list[str]:
+    return checked_captions(dataset.captions, dataset.report.source, missing=told.missing)

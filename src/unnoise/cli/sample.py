@@ -40,6 +40,9 @@ def sample(
     prompt: Annotated[
         list[str] | None, typer.Option(help="For a model of captions: words; repeat for several in turn.")
     ] = None,
+    text_encoder: Annotated[
+        str, typer.Option(help="Folder of the model's frozen text encoder, where it lies elsewhere now.")
+    ] = _DEFAULT.text_encoder,
     given: Annotated[
         str, typer.Option(help="For a model that is told pictures or parts of them: such pictures.")
     ] = _DEFAULT.given,
@@ -112,7 +115,8 @@ def sample(
     """Draw pictures with a trained model. The same command continues an interrupted job."""
     values = {
         "n": _DEFAULT.n if n is None else n, "labels": label or [],
-        "prompts": prompt or [], "given": given, "given_boxes": boxes, "given_maps": maps,
+        "prompts": prompt or [], "text_encoder": text_encoder,
+        "given": given, "given_boxes": boxes, "given_maps": maps,
         "sampler": sampler, "steps": steps, "eta": eta, "temperature": temperature,
         "solver_order": solver_order, "clip": clip,
         "seed": seed, "first": first, "batch_size": batch_size, "exact": exact,

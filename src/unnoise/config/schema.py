@@ -40,6 +40,11 @@ class ToldConfig:
     """Share of the training pictures that are not told it, which classifier-free guidance needs."""
     words: int = 4096
     """Entries at most of the vocabulary that is built from the captions; for text."""
+    frozen: str = ""
+    """Folder of a frozen text encoder in transformers' layout, whose features an encoder of kind features
+    reads instead of a vocabulary of its own; for text."""
+    length: int = 77
+    """Tokens of a caption at most, of that encoder."""
     missing: Literal["refuse", "empty"] = "refuse"
     """What of pictures without a caption: refuse the data, or tell them nothing; for text."""
     boxes: int = 16
@@ -379,6 +384,8 @@ class GenerateRequest:
     """Class names or indices, cycled; empty draws all classes in turn."""
     prompts: tuple[str, ...] = ()
     """What a model of captions is told, in turn."""
+    text_encoder: str = ""
+    """Folder of the frozen text encoder that the model was trained with, where it lies elsewhere now."""
     given: str = ""
     """For a model that is told pictures, their parts or captions: a folder, zip or data set as for training;
     picture k is told what the k-th of them says, in turn."""

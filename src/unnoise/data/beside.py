@@ -1,7 +1,9 @@
 """What lies beside the pictures of a data set and is cut and mirrored with them: boxes, semantic maps."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +45,14 @@ class Beside:
     def box_classes(self) -> tuple[str, ...]:
         """Names of the classes of boxes."""
         return () if self.layout is None else tuple(self.layout.classes)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the boxes and maps."""
+        digest = hashlib.sha256(Path(self.config.boxes).read_bytes() if self.config.boxes else b"")
+        for path in self.maps:
+            digest.update(path.read_bytes())
+        return digest.hexdigest()[:16]
 
     def at(self, places: np.ndarray) -> Aside:
         """As `Dataset.batch` cuts and mirrors at these places of the sequence."""

@@ -26,7 +26,7 @@ from unnoise.job import sheet
 from unnoise.model import Model, build_model, denoiser_of, save_model
 from unnoise.modelfile import ModelInfo
 from unnoise.networks.conditioned import MASK
-from unnoise.told import Telling, find_tokenizer
+from unnoise.told import Telling, find_frozen, find_tokenizer
 from unnoise.train.building import compute_in, data_summary, drawn_weights, network_around
 from unnoise.train.job import Losses
 from unnoise.train.latents import LatentSource, posterior_noise
@@ -100,18 +100,21 @@ class DiffusionJob:
         self.config, self.dataset, self.source = config, dataset, source
         self.identity = dataset.fingerprint
         self.beside = open_beside(dataset, config.data) if config.model.told else None
+        self.identity = dataset.fingerprint + (self.beside.fingerprint if self.beside else "")
         tokenizer = find_tokenizer(config.model, dataset)
+        frozen = find_frozen(config.model, dataset, config.data.cache)
         info = ModelInfo(
             classes=dataset.classes,
             null_label=null_label(config),
             preset=config.preset,
             box_classes=self.beside.box_classes if self.beside else (),
+            text_encoder=frozen.hash if frozen else "",
             vocabulary=tokenizer.pieces if tokenizer else (),
             data=data_summary(dataset, len(dataset)),
         )
         with drawn_weights(config.seed):
             self.model = build_model(config.model, info, source.stage if source else None).to(device)
-        self.teller = self.model.teller
+        self.teller = replace(self.model.teller, frozen=frozen)
         compute_in(self.model.network, config.precision, device)
         self.objective = make_objective(config.objective)
         self.timesteps = make_timesteps(config.timesteps, self.model.schedule.steps)
@@ -239,7 +242,14 @@ class DiffusionJob:
         """Training pictures that a model is told of, in the seed's order; None for one that is told none."""
         if not self.teller.told:
             return None
-        return Telling(model.teller, (), self.dataset, self.beside, self.config.seed, shuffled=True)
+        return Telling(
+            replace(model.teller, frozen=self.teller.frozen),
+            (),
+            self.dataset,
+            self.beside,
+            self.config.seed,
+            shuffled=True,
+        )
 
     def averaged(self, weights: Mapping[str, Tensor]) -> Model:
         """A model of its own around other weights, which it shares."""

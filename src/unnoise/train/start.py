@@ -19,7 +19,7 @@ from unnoise.data import Dataset, open_data
 from unnoise.data.beside import open_beside
 from unnoise.first_stage import FirstStage
 from unnoise.networks.precision import compute_dtype
-from unnoise.told import counted, find_tokenizer
+from unnoise.told import counted, find_frozen, find_tokenizer
 from unnoise.train import checkpoint, estimate
 from unnoise.train.autoencoder import AutoencoderJob
 from unnoise.train.check import check
@@ -133,7 +133,9 @@ def _counted(config: TrainConfig, dataset: Dataset) -> dict[str, int]:
     if not config.model.told:
         return {}
     beside = open_beside(dataset, config.data)
-    return counted(config.model, dataset, find_tokenizer(config.model, dataset), beside)
+    tokenizer = find_tokenizer(config.model, dataset)
+    frozen = find_frozen(config.model, dataset, config.data.cache)
+    return counted(config.model, dataset, tokenizer, frozen, beside)
 
 
 def _job(
