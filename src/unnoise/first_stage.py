@@ -223,12 +223,25 @@ def save_first_stage(
     write_tensors(Path(path), state, {METADATA_KEY: json.dumps(header)})
 
 
-def load_first_stage(path: Path | str, device: str | torch.device = "cpu") -> FirstStage:
+def load_first_stage(path: Path | str, device: str | torch.device = "cpu", *, preset: str = "") -> FirstStage:
     """The first stage of a file that `save_first_stage` wrote, or of a run directory, ready to use.
 
-    ValueError when the file holds something else.
+    Or of one of CompVis's checkpoints of first stages, which `preset` may name. ValueError when the file
+    holds something else.
     """
+    from unnoise.weights import published
+    from unnoise.weights.torchfile import is_torch_file
+
     path = find_model(Path(path))
+    if is_torch_file(path):
+        found = published.load(path, preset=preset)
+        if not isinstance(found, FirstStage):
+            raise ValueError(
+                f"{path} is no first stage (autoencoder) but a whole model; name the checkpoint of a first "
+                "stage alone, such as kl-f8/model.ckpt"
+            )
+        return found.to(device)
+    published.refuse_preset(path, preset)
     header = read_header(path)
     if header.get("kind") != KIND:
         raise ValueError(

@@ -18,7 +18,7 @@ from unnoise.diffusion.schedule import NoiseSchedule, make_betas
 from unnoise.modelfile import METADATA_KEY, ModelInfo, find_model, put_weights, read_header, read_weights
 from unnoise.networks.build import build_network
 from unnoise.networks.conditioned import Conditioned
-from unnoise.networks.conditioner_settings import ConditionedSettings
+from unnoise.networks.conditioner_settings import ConditionedSettings, TextEncoderSettings
 from unnoise.tensorfile import write_tensors
 
 if TYPE_CHECKING:
@@ -65,10 +65,14 @@ class Model:
     def teller(self) -> "Teller":
         """What makes parts of its conditions of words and pictures."""
         from unnoise.text import Tokenizer
+        from unnoise.token_ids import TokenIds
         from unnoise.told import Teller
 
         words = self.info.vocabulary
-        tokenizer = Tokenizer(words) if words else None
+        tokenizer: Tokenizer | TokenIds | None = Tokenizer(words) if words else None
+        for told in self.config.told:
+            if tokenizer is None and isinstance(told.encoder, TextEncoderSettings) and told.what == "text":
+                tokenizer = TokenIds(told.encoder.vocabulary or 0)
         return Teller(self.config, tokenizer, self.info.box_classes, self.first_stage)
 
     def teller_with(self, text_encoder: str) -> "Teller":
@@ -194,9 +198,10 @@ def save_model(path: Path | str, model: Model, *, weights: Mapping[str, Tensor] 
 def load_model(path: Path | str, device: str | torch.device = "cpu", *, preset: str = "") -> Model:
     """The model of a file written by `save_model`, or of the newest one in a run directory, ready to draw.
 
-    Or of a folder of diffusers', or of a published .pt or .ckpt file; `preset` says what network that is for
-    where its shapes do not.
+    Or of a folder of diffusers', or of a published .pt or .ckpt file (see docs/published.md); `preset` says
+    what network that is for where its shapes do not.
     """
+    from unnoise.noisy_classifier import NoisyClassifier
     from unnoise.weights import diffusers, published
     from unnoise.weights.torchfile import is_torch_file
 
@@ -206,8 +211,12 @@ def load_model(path: Path | str, device: str | torch.device = "cpu", *, preset: 
         return diffusers.load(path).to(device)
     if is_torch_file(path):
         found = published.load(path, preset=preset)
-        if not isinstance(found, Model):
+        if isinstance(found, NoisyClassifier):
             raise ValueError(f"{path} is a classifier of noisy pictures: it cannot draw, only guide a model")
+        if not isinstance(found, Model):
+            raise ValueError(
+                f"{path} is a first stage (autoencoder): alone it cannot draw, only decode latents"
+            )
         return found.to(device)
     published.refuse_preset(path, preset)
     header = read_header(path)

@@ -75,6 +75,7 @@ def load_noisy_classifier(
 
     ValueError when the file holds something else.
     """
+    from unnoise.first_stage import FirstStage
     from unnoise.weights import published
     from unnoise.weights.torchfile import is_torch_file
 
@@ -82,7 +83,8 @@ def load_noisy_classifier(
     if is_torch_file(path):
         found = published.load(path, preset=preset)
         if not isinstance(found, NoisyClassifier):
-            raise ValueError(f"{path} is a diffusion model, not a classifier of noisy pictures; name one")
+            kind = "first stage" if isinstance(found, FirstStage) else "diffusion model"
+            raise ValueError(f"{path} is a {kind}, not a classifier of noisy pictures; name one")
         return found.to(device)
     published.refuse_preset(path, preset)
     header = read_header(path)

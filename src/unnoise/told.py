@@ -31,6 +31,7 @@ from unnoise.networks.conditioner_settings import (
     TextEncoderSettings,
 )
 from unnoise.text import Tokenizer, build_tokenizer, checked_captions
+from unnoise.token_ids import TokenIds
 
 OF_PICTURES = ("low_res", "inpaint", "grey")
 """What is made of the picture itself."""
@@ -44,6 +45,8 @@ WAYS = {
     "map": "semantic maps with --given PICTURES --maps FOLDER",
 }
 """What is told -> how a request gives it, where not by pictures."""
+HOLES = {"grey": 0.0, "black": -1.0}
+"""What a hole is filled with -> its value."""
 SEEN = (*OF_PICTURES, "map")
 """What can be shown as a picture."""
 
@@ -53,7 +56,7 @@ class Teller:
     """Tells one model. Settings are complete."""
 
     config: ModelConfig
-    tokenizer: Tokenizer | None = None
+    tokenizer: Tokenizer | TokenIds | None = None
     """Of captions."""
     box_classes: tuple[str, ...] = ()
     first_stage: FirstStage | None = None
@@ -134,7 +137,7 @@ class Teller:
             return resized(images, images.shape[2] // told.factor, told.degradation)
         if told.what == "grey":
             return self._seen(grey(images).expand_as(images))
-        seen = self._seen(masked(images, raw[HOLE]))
+        seen = self._seen(masked(images, raw[HOLE], HOLES[told.hole]))
         hole = F.interpolate(raw[HOLE].to(seen.dtype), seen.shape[2:], mode="nearest-exact")
         return torch.cat([seen, 2 * hole - 1], 1)
 
@@ -151,7 +154,7 @@ class Teller:
                 return _painted(raw["map"], _channels(each), images)
             assert images is not None, "what is made of pictures needs them"
             if each.what == "inpaint":
-                return masked(images, raw[HOLE])
+                return masked(images, raw[HOLE], HOLES[each.hole])
             if each.what == "grey":
                 return grey(images).expand_as(images)
             small = self._of_picture(each, images, raw)
@@ -248,9 +251,17 @@ def open_telling(teller: Teller, request: GenerateRequest) -> Telling | None:
             raise ValueError(f"{name}={value!r}: this model is told no such thing; leave it out")
     if not told:
         return None
+    if "layout" in told and not teller.box_classes:
+        raise ValueError(
+            "this model reads boxes as tokens that its file does not explain, so none can be given here; in "
+            "Python, give its network a Condition with the part layout"
+        )
     given, beside = _open_given(teller, request) if request.given else (None, None)
+    by_number = isinstance(teller.tokenizer, TokenIds)
+    if by_number:
+        teller.words(request.prompts)  # refuses what are no numbers
     there = {
-        "text": request.prompts or (given is not None and given.captions),
+        "text": request.prompts or (given is not None and given.captions and not by_number),
         "layout": beside is not None and beside.layout is not None,
         "map": beside is not None and beside.maps,
     }

@@ -14,9 +14,8 @@ def settled(file: Path, preset: str) -> str:
     asked = sys.stdin.isatty() and sys.stderr.isatty()
     if preset or not asked or diffusers.is_weights(file) or not is_torch_file(file):
         return preset
-    try:
-        published.recognise(read_state(file), file)
-    except published.Ambiguous as doubt:
+    doubt = published.doubt_about(read_state(file), file)
+    if doubt is not None:
         typer.echo(f"{file} has the shapes of several networks: {', '.join(doubt.names)}", err=True)
         return str(typer.prompt("Which one is it", default=doubt.names[0], err=True))
     return ""

@@ -1,9 +1,12 @@
 """`unnoise convert`: other programs' models as one file of ours, or as a folder of diffusers'."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from unnoise.first_stage import FirstStage
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +34,7 @@ def convert(
     """Write a model as one file that needs nothing beside it, or in diffusers' layout."""
     _check(out, to)
     from unnoise.cli.choose import settled
-    from unnoise.first_stage import load_first_stage, save_first_stage
+    from unnoise.first_stage import FirstStage, load_first_stage
     from unnoise.model import Model, load_model, save_model
     from unnoise.modelfile import find_model
     from unnoise.noisy_classifier import save_noisy_classifier
@@ -40,16 +43,11 @@ def convert(
 
     if diffusers_stages.describes_first_stage(source):
         _refuse_another(source, to, preset)
-        stage = diffusers_stages.load_stage(source)
-        save_first_stage(out, stage)
-        typer.echo(f"{out}: first stage, {stage.config.network.kind}-f{stage.factor}")
+        _save_stage(out, diffusers_stages.load_stage(source), to)
         return
     file = find_model(source)
     if to == "diffusers" and file.suffix == ".safetensors" and _is_first_stage(file):
-        stage = load_first_stage(file)
-        diffusers_stages.save_stage(out, stage)
-        name = "AutoencoderKL" if stage.config.network.kind == "kl" else "VQModel"
-        typer.echo(f"{out}: {name}{_preset(stage.info.preset)}")
+        _save_stage(out, load_first_stage(file), to)
         return
     ours = not diffusers.is_weights(file) and not is_torch_file(file)
     if ours and to == "unnoise":
@@ -58,7 +56,9 @@ def convert(
         model = load_model(file, preset=preset)
     else:
         model = published.load(file, preset=settled(file, preset))
-    if not isinstance(model, Model):
+    if isinstance(model, FirstStage):
+        _save_stage(out, model, to)
+    elif not isinstance(model, Model):
         if to == "diffusers":
             raise ValueError(f"{source} is a classifier of noisy pictures; diffusers has no network for it")
         save_noisy_classifier(out, model)
@@ -71,6 +71,20 @@ def convert(
     else:
         save_model(out, model)
         typer.echo(f"{out}: model{_preset(model.info.preset)}")
+
+
+def _save_stage(out: Path, stage: "FirstStage", to: str) -> None:
+    from unnoise.first_stage import save_first_stage
+    from unnoise.weights import diffusers_stages
+
+    kind = stage.config.network.kind
+    if to == "diffusers":
+        diffusers_stages.save_stage(out, stage)
+        name = "AutoencoderKL" if kind == "kl" else "VQModel"
+    else:
+        save_first_stage(out, stage)
+        name = f"first stage, {kind}-f{stage.factor}"
+    typer.echo(f"{out}: {name}{_preset(stage.info.preset)}")
 
 
 def _is_first_stage(file: Path) -> bool:

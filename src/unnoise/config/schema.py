@@ -57,6 +57,8 @@ class ToldConfig:
     """How it is made: by a filter, or worn as found pictures are (see data/degrade.py); for low_res."""
     holes: Literal["box", "half", "strokes", "wide", "mixed"] = "mixed"
     """What is taken out of pictures; for inpaint."""
+    hole: Literal["grey", "black"] = "grey"
+    """What is seen there; for inpaint. The published model has seen black."""
 
 
 @dataclass(frozen=True, kw_only=True)

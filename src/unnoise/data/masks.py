@@ -78,9 +78,9 @@ def check_mask(mask: Tensor) -> None:
             raise ValueError(f"mask {k} leaves nothing of its picture; leave some, or draw without a picture")
 
 
-def masked(images: Tensor, mask: Tensor) -> Tensor:
-    """Pictures (B, C, H, W) in [-1, 1] with the hole at grey 0."""
-    return images.masked_fill(mask, 0.0)
+def masked(images: Tensor, mask: Tensor, value: float = 0.0) -> Tensor:
+    """Pictures (B, C, H, W) in [-1, 1] with this value in the hole: 0 is grey."""
+    return images.masked_fill(mask, value)
 
 
 def _box(frame: Frame, rng: random.Random) -> np.ndarray:

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unnoise.config.schema import ScheduleConfig, Told
+from unnoise.config.schema import AutoencoderConfig, ScheduleConfig, Told
 from unnoise.diffusion.schedule import make_betas
 from unnoise.modelfile import layout_of
 from unnoise.networks.conditioner_settings import ConditionerSettings
 from unnoise.networks.first_stage_settings import FirstStageSettings
 from unnoise.networks.settings import UNetSettings
-from unnoise.presets import load_preset
+from unnoise.presets import Preset, load_preset, preset_names
 from unnoise.weights.latent_models import SOURCE, LatentModel, latent_models
 from unnoise.weights.torchfile import read_checkpoint
 
@@ -52,19 +52,34 @@ class LatentCheckpoint:
     licence: str
     network: UNetSettings
     network_state: State
-    first_stage: FirstStageSettings
+    first_stage_name: str
+    """Of its preset."""
+    autoencoder: AutoencoderConfig
+    """What the first stage was trained by."""
     first_stage_state: State
     told: Told | None
+    guided: bool
+    """It also learned to draw without being told."""
     encoder: ConditionerSettings | None
     encoder_state: State
     schedule: ScheduleConfig
     scale: float
     averaged: bool
 
+    @property
+    def first_stage(self) -> FirstStageSettings:
+        """Of its network."""
+        return self.autoencoder.network
+
 
 def is_compvis(state: Mapping[str, Tensor]) -> bool:
     """Whether these are the keys of a latent diffusion model of CompVis."""
     return any(key.startswith(NETWORK) for key in state)
+
+
+def is_first_stage(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are the keys of a first stage alone."""
+    return {"encoder.conv_in.weight", "decoder.conv_in.weight", "quant_conv.weight"} <= state.keys()
 
 
 def load(path: Path, *, name: str = "") -> LatentCheckpoint:
@@ -94,8 +109,7 @@ def split(state: Mapping[str, Tensor], path: Path) -> Parts:
     scale = state.get("scale_factor")
     return Parts(
         network=found or network,
-        # The losses that a first stage learned by are in the files of some runs too.
-        first_stage={k: v for k, v in _under(FIRST_STAGE, state).items() if not k.startswith("loss.")},
+        first_stage=without_losses(_under(FIRST_STAGE, state)),
         encoder=_under(ENCODER, state),
         averaged=bool(found),
         betas=state.get("betas"),
@@ -112,8 +126,8 @@ def recognise(parts: Parts, path: Path, *, name: str = "") -> LatentCheckpoint:
     if not fitting:
         raise ValueError(
             f"{path}: its U-Net of {len(parts.network)} weights fits "
-            + (f"not {name}; leave the name out" if name else "no published latent model")
-            + f" (they are {', '.join(known)})"
+            + (f"not {name}" if name else "no published latent model")
+            + f"; use the checkpoint of one of {', '.join(known)}"
         )
     model = fitting[0]
     _check_schedule(parts, model, path)
@@ -127,9 +141,11 @@ def recognise(parts: Parts, path: Path, *, name: str = "") -> LatentCheckpoint:
         licence=model.licence,
         network=model.network,
         network_state=parts.network,
-        first_stage=_first_stage(parts, model, path),
+        first_stage_name=model.first_stage,
+        autoencoder=_first_stage(parts, model, path),
         first_stage_state=parts.first_stage,
         told=model.told,
+        guided=model.guided,
         encoder=model.encoder,
         encoder_state=parts.encoder,
         schedule=model.schedule,
@@ -138,11 +154,34 @@ def recognise(parts: Parts, path: Path, *, name: str = "") -> LatentCheckpoint:
     )
 
 
+def without_losses(state: Mapping[str, Tensor]) -> State:
+    """The weights of a first stage without those of the losses that it learned by, which files have too."""
+    return {key: value for key, value in state.items() if not key.startswith("loss.")}
+
+
+def recognise_first_stage(state: Mapping[str, Tensor], path: Path, *, name: str = "") -> Preset:
+    """The preset of the published first stage with these keys and shapes, losses left out."""
+    wanted = layout_of(state)
+    known = {
+        preset.name: preset.expect.layout
+        for preset in map(load_preset, preset_names())
+        if preset.config.kind == "autoencoder" and preset.expect
+    }
+    fitting = [each for each, layout in known.items() if layout == wanted and name in ("", each)]
+    if not fitting:
+        raise ValueError(
+            f"{path} is a first stage of {len(state)} weights that fits "
+            + (f"not {name}" if name else "no published one")
+            + f"; use the checkpoint of one of {', '.join(known)}"
+        )
+    return load_preset(fitting[0])
+
+
 def _under(prefix: str, state: Mapping[str, Tensor]) -> State:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
-def _first_stage(parts: Parts, model: LatentModel, path: Path) -> FirstStageSettings:
+def _first_stage(parts: Parts, model: LatentModel, path: Path) -> AutoencoderConfig:
     """The settings of the model's first stage, whose keys and shapes the file must have."""
     preset = load_preset(model.first_stage)
     assert preset.expect is not None and preset.config.autoencoder is not None
@@ -151,7 +190,7 @@ def _first_stage(parts: Parts, model: LatentModel, path: Path) -> FirstStageSett
             f"{path}: its first stage of {len(parts.first_stage)} weights is not {model.first_stage}, that "
             f"of {model.name}; download or copy it again"
         )
-    return preset.config.autoencoder.network
+    return preset.config.autoencoder
 
 
 def _check_schedule(parts: Parts, model: LatentModel, path: Path) -> None:

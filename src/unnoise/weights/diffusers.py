@@ -85,6 +85,11 @@ def load(path: Path) -> Model:
 
 def save(folder: Path, model: Model) -> None:
     """Write a model in diffusers' layout; ValueError, nothing written, when UNet2DModel cannot express it."""
+    if model.config.latent is not None or model.config.told:
+        raise ValueError(
+            "diffusers' UNet2DModel draws pixels and is told a class at most; convert this model to one file "
+            "of ours"
+        )
     scheduler = scheduler_options(model.config)
     unet = unet_options(model.config.network, model.config.image_size)
     state = to_diffusers(model.network.state_dict(), model.config.network)

@@ -35,6 +35,9 @@ class LatentModel:
     """Factor of the latents; None where it is in the file."""
     told: Told | None = None
     """What the model is told besides x and t."""
+    guided: bool = False
+    """It also learned to draw without being told, as classifier-free guidance needs; of classes the last
+    then stands for "no class"."""
     encoder: Annotated[ConditionerSettings, ByKind()] | None = None
     """Of it; None where nothing is trained for it: it lies beside x as it is, or is encoded elsewhere."""
 

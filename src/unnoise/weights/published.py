@@ -1,4 +1,4 @@
-"""Reads the published files of DDPM, DDIM, Improved DDPM and ADM: weights that say nothing of their network.
+"""Reads published files, from DDPM to latent diffusion: weights that say nothing of their network.
 
 Which network a file is for follows from its keys and shapes, compared with the presets; what shapes cannot
 show (the order of attention heads, the schedule) from the file's name, or from the preset that is named.
@@ -16,11 +16,13 @@ from torch import Tensor
 from unnoise.config.load import read_config
 from unnoise.config.resolve import resolve
 from unnoise.config.schema import TrainConfig
+from unnoise.first_stage import FirstStage
 from unnoise.model import Model, build_model
 from unnoise.modelfile import ModelInfo, layout_of, put_weights
 from unnoise.networks.settings import UNetSettings
 from unnoise.noisy_classifier import NoisyClassifier, build_noisy_classifier
 from unnoise.presets import Preset, load_preset, preset_names
+from unnoise.weights import compvis_models
 from unnoise.weights.torchfile import read_state
 
 LAST_BIAS = {"attention": "out.2.c_proj.bias", "adaptive": "out.3.bias", "spatial": "out.2.bias"}
@@ -44,14 +46,17 @@ def refuse_preset(path: Path, preset: str) -> None:
         raise ValueError(f"{path} says itself what it is; leave --preset={preset} out")
 
 
-def load(path: Path, *, preset: str = "") -> Model | NoisyClassifier:
-    """The model or the noisy classifier of a .pt file, on the CPU, ready to use.
+def load(path: Path, *, preset: str = "") -> Model | NoisyClassifier | FirstStage:
+    """What a .pt or .ckpt file holds: a model, a noisy classifier, a first stage; on the CPU, ready to use.
 
-    preset: name of a preset, or path of a YAML file, that says what the network is; "" recognises it. The
+    preset: name of a preset or of a published latent model, or path of a YAML file, that says what the
+    network is; "" recognises it. The
     weights stay in the file until they are read (memory-mapped): keep it as it is meanwhile. ValueError for a
     file that is damaged, holds code or other than tensors, or that no preset fits.
     """
     state = read_state(path)
+    if compvis_models.is_known(state):
+        return compvis_models.read(state, path, name=preset)
     config, info = _chosen(state, path, preset) if preset else recognise(state, path)
     with torch.device("meta"):
         if config.noisy_classifier is not None:
@@ -60,6 +65,17 @@ def load(path: Path, *, preset: str = "") -> Model | NoisyClassifier:
             model = build_model(config.model, info)
     put_weights(model.network, state, path)
     return model
+
+
+def doubt_about(state: Mapping[str, Tensor], path: Path) -> Ambiguous | None:
+    """The doubt about what a file is for, where there is any. ValueError when no preset fits."""
+    if compvis_models.is_known(state):
+        return None  # those of one layout compute the same
+    try:
+        recognise(state, path)
+    except Ambiguous as doubt:
+        return doubt
+    return None
 
 
 def recognise(state: Mapping[str, Tensor], path: Path) -> tuple[TrainConfig, ModelInfo]:

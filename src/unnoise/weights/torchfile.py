@@ -24,10 +24,13 @@ def is_torch_file(path: Path) -> bool:
 def read_state(path: Path) -> dict[str, Tensor]:
     """The weights of a file by key, memory-mapped where its format allows; nothing inside is run.
 
-    Of a training checkpoint of DDIM's code, a list, the averaged weights if it has them. ValueError for a
-    file that is damaged, that holds code, or that holds other things than weights.
+    Of a training checkpoint of DDIM's code, a list, the averaged weights if it has them; of Lightning's what
+    is under "state_dict". ValueError for a file that is damaged, that holds code, or that holds other things
+    than weights.
     """
     content = _read(path)
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        return _of_lightning(content, path)
     state = _of_checkpoint(content) if isinstance(content, list) else content
     if not isinstance(state, dict) or not state:
         raise ValueError(f"{path} holds no weights; name a published file, or one that unnoise wrote")
@@ -53,9 +56,11 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
     ValueError for a file that is damaged, that holds code, or that has no such tensors.
     """
-    # Names that may stand in the file, each for a class that does nothing.
-    with torch.serialization.safe_globals([(Inert, name) for name in LIGHTNING]):
-        content = _read(path)
+    return _of_lightning(_read(path), path)
+
+
+def _of_lightning(content: Any, path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, whole numbers among them."""
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state:
         raise ValueError(f"{path} holds no weights; name a published file, or one that unnoise wrote")
@@ -80,8 +85,10 @@ def _read(path: Path) -> Any:
     archive = zipfile.is_zipfile(path)
     if not archive and _starts_like_zip(path):
         raise ValueError(f"{path} is cut short or damaged; download or copy it again")
+    # Names that may stand in the file, each for a class that does nothing.
+    inert = torch.serialization.safe_globals([(Inert, name) for name in LIGHTNING])
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), inert:
             warnings.simplefilter("ignore")  # of pickle protocols, which the reader below judges itself
             return torch.load(path, map_location="cpu", weights_only=True, mmap=archive or None)
     except OSError:
