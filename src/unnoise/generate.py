@@ -422,6 +422,8 @@ def _told(model: Model, request: GenerateRequest, dtype: torch.dtype, shape: tup
 def _why_no_null(model: Model) -> str:
     if model.config.class_rows:
         return "it was trained without label dropout, so it cannot draw without a class"
+    if model.config.told:
+        return "it always was told something in training, so it cannot draw without"
     return "it is unconditional"
 
 

@@ -233,6 +233,12 @@ def test_words_are_refused_and_numbers_of_tokens_are_read(file: Any, tmp_path: P
         assert code == 2 and complaint.count("\n") == 1 and "BERT's tokens" in complaint
 
 
+def test_guidance_needs_a_model_that_learned_without_being_told(file: Any) -> None:
+    model = load_model(file("text"))
+    with pytest.raises(ValueError, match="guidance=2 cannot work with this model: it always was told"):
+        plan(model, GenerateRequest(prompts=("7",), guidance=2.0))
+
+
 def test_boxes_are_refused_where_their_tokens_are_unknown(file: Any) -> None:
     model = load_model(file("layout"))
     with pytest.raises(ValueError, match="boxes as tokens that its file does not explain"):
