@@ -50,18 +50,18 @@ def test_a_signal_in_a_grid_gives_the_grid_up_until_the_run_continues(
 ) -> None:
     from unnoise.train import diffusion
 
-    original = diffusion.generate
+    original = diffusion.draw
 
     def interrupted(*args: Any, **options: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
         return original(*args, **options)
 
     config = tiny_config(sample_every=4)
-    monkeypatch.setattr(diffusion, "generate", interrupted)
+    monkeypatch.setattr(diffusion, "draw", interrupted)
     result, events = tiny_run(tmp_path, config)
     assert result.stopped == "SIGINT" and result.steps == 1
     assert not any(isinstance(e, Sampled) for e in events)
-    monkeypatch.setattr(diffusion, "generate", original)
+    monkeypatch.setattr(diffusion, "draw", original)
     _, events = tiny_run(tmp_path, config)
     assert [e.step for e in events if isinstance(e, Sampled)] == [1, 2, 4, 8, 12]
 
