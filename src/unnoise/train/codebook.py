@@ -27,7 +27,9 @@ class CodeUse:
         self.quantizer, self.revive_after, self.seed = quantizer, revive_after, seed
         codes = quantizer.embedding.num_embeddings
         self.idle = torch.full((codes,), max(revive_after, RECENT), dtype=torch.int64)
-        """Steps since each code was chosen."""
+        """Steps since each code was chosen, or moved."""
+        self.unchosen = torch.full((codes,), RECENT, dtype=torch.int64)
+        """Steps since each code was chosen, whether or not it was moved meanwhile."""
         self.recent = torch.zeros(codes, dtype=torch.float64)
         """Choices, those of earlier steps counting less."""
         self.done = torch.zeros((), dtype=torch.int64)
@@ -35,7 +37,7 @@ class CodeUse:
     @property
     def usage(self) -> float:
         """Share of the codes that were chosen in the last steps."""
-        return (self.idle < RECENT).double().mean().item()
+        return (self.unchosen < RECENT).double().mean().item()
 
     @property
     def perplexity(self) -> float:
@@ -49,6 +51,7 @@ class CodeUse:
         mine = sum(code_counts(each, codes) for each in indices)
         counts = distributed.everyone(torch.as_tensor(mine).cpu()).sum(0)
         self.idle = torch.where(counts > 0, 0, self.idle + 1)
+        self.unchosen = torch.where(counts > 0, 0, self.unchosen + 1)
         self.recent = (1 - 1 / RECENT) * self.recent + counts
         self.done += 1
         if self.revive_after:
@@ -69,9 +72,10 @@ class CodeUse:
 
     def state_dict(self) -> dict[str, Tensor]:
         """What it has counted."""
-        return {"idle": self.idle, "recent": self.recent, "done": self.done}
+        return {"idle": self.idle, "unchosen": self.unchosen, "recent": self.recent, "done": self.done}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take it back."""
-        self.idle, self.recent = state["idle"].clone(), state["recent"].clone()
+        self.idle, self.unchosen = state["idle"].clone(), state["unchosen"].clone()
+        self.recent = state["recent"].clone()
         self.done = state["done"].clone()
