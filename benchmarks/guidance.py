@@ -10,15 +10,16 @@ from pathlib import Path
 import torch
 
 from benchmarks.metrics_timing import Contestant, race
-from unnoise.config.schema import GenerateRequest, ModelConfig, NoisyClassifierConfig
+from unnoise.config.requests import GenerateRequest
+from unnoise.config.schema import ModelConfig, NoisyClassifierConfig
 from unnoise.diffusion.condition import Condition
 from unnoise.diffusion.noise import SeededNoise
 from unnoise.diffusion.walk import run as walk
-from unnoise.generate import Plan, plan
 from unnoise.model import build_model
 from unnoise.modelfile import ModelInfo
 from unnoise.networks.settings import EncoderUNetSettings, UNetSettings
 from unnoise.noisy_classifier import build_noisy_classifier, save_noisy_classifier
+from unnoise.planning import Plan, plan
 from unnoise.runtime import keep_freed_memory
 
 SIZE, CLASSES, STEPS = 32, 10, 6

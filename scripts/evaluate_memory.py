@@ -17,7 +17,7 @@ import time
 import torch
 from torch import Tensor
 
-from unnoise.config.schema import EvaluateRequest
+from unnoise.config.requests import EvaluateRequest
 from unnoise.metrics.collect import collect
 from unnoise.metrics.features import PUBLISHED_INCEPTION, Features, Names
 from unnoise.metrics.measures import Side, measure

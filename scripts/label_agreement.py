@@ -17,7 +17,8 @@ from pathlib import Path
 
 from unnoise.classifier import ClassifierModel, accuracy, agreement, load_classifier
 from unnoise.config.load import from_dict
-from unnoise.config.schema import DataConfig, GenerateRequest
+from unnoise.config.requests import GenerateRequest
+from unnoise.config.schema import DataConfig
 from unnoise.data import open_data
 from unnoise.generate import generate
 from unnoise.model import Model, load_model

@@ -17,15 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unnoise.config.schema import DataConfig, GenerateRequest
+from unnoise.config.requests import GenerateRequest
+from unnoise.config.schema import DataConfig
 from unnoise.data import open_data, order
 from unnoise.data.degrade import grey, resized
 from unnoise.distributed import choose_device
-from unnoise.generate import draw, plan
+from unnoise.generate import draw
 from unnoise.images import save_png, to_images
 from unnoise.job import sheet
 from unnoise.metrics.extractors import open_features
 from unnoise.model import load_model
+from unnoise.planning import plan
 from unnoise.told import open_telling
 
 

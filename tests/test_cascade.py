@@ -11,7 +11,7 @@ from PIL import Image
 from tests.models import tiny_model, tiny_upsampler
 from unnoise.cascade import Link, cascade, chain, run_cascade
 from unnoise.config.load import to_dict
-from unnoise.config.schema import GenerateRequest, UpsamplerOptions
+from unnoise.config.requests import GenerateRequest, UpsamplerOptions
 from unnoise.generate import sample
 from unnoise.images import read_request
 from unnoise.job import Job

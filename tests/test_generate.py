@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from tests.models import tiny_model, with_info
-from unnoise.config.schema import GenerateRequest
+from unnoise.config.requests import GenerateRequest
 from unnoise.diffusion.condition import Condition
 from unnoise.diffusion.noise import SeededNoise
 from unnoise.diffusion.samplers import SAMPLERS
-from unnoise.generate import EXACT_BATCH, generate, plan, sample
+from unnoise.generate import EXACT_BATCH, generate, sample
 from unnoise.images import to_images, to_pixels
+from unnoise.planning import plan
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from tests.models import tiny_model, tiny_upsampler
-from unnoise.config.schema import GenerateRequest, ScheduleConfig
+from unnoise.config.requests import GenerateRequest
+from unnoise.config.schema import ScheduleConfig
 from unnoise.diffusion.condition import Condition
 from unnoise.diffusion.prediction import Prediction, x0_from_eps
-from unnoise.generate import plan, sample
+from unnoise.generate import sample
 from unnoise.model import make_schedule
 from unnoise.patchwise import patchwise
+from unnoise.planning import plan
 from unnoise.tiles import Tiling
 
 SCHEDULE = make_schedule(replace(tiny_model().config, schedule=ScheduleConfig(steps=50)))

@@ -12,7 +12,8 @@ from PIL import Image
 
 from tests.models import NAMES, tiny_model
 from unnoise.classifier import agreement, build_classifier, save_classifier
-from unnoise.config.schema import AutoencoderConfig, DataConfig, GenerateRequest
+from unnoise.config.requests import GenerateRequest
+from unnoise.config.schema import AutoencoderConfig, DataConfig
 from unnoise.data import open_data
 from unnoise.data.layout import read_layout
 from unnoise.data.maps import find_maps, read_map

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tests.models import NAMES, tiny_classifier, tiny_model
-from unnoise.config.schema import GenerateRequest, ScheduleConfig
+from unnoise.config.requests import GenerateRequest
+from unnoise.config.schema import ScheduleConfig
 from unnoise.diffusion.condition import Condition, null
 from unnoise.diffusion.guidance import Strength, classifier_free, classifier_guide, two_models
 from unnoise.diffusion.noise import SeededNoise
@@ -15,10 +16,11 @@ from unnoise.diffusion.samplers import SAMPLERS, Ddim, Ddpm
 from unnoise.diffusion.spacing import grid
 from unnoise.diffusion.transforms import clip_x0
 from unnoise.diffusion.walk import run
-from unnoise.generate import plan, sample
+from unnoise.generate import sample
 from unnoise.images import to_pixels
 from unnoise.model import save_model
 from unnoise.noisy_classifier import save_noisy_classifier
+from unnoise.planning import plan
 from unnoise.steering import FOLDED_BELOW
 from unnoise.store import identity
 

@@ -12,14 +12,16 @@ from PIL import Image
 from tests.train.tiny import tiny_config
 from unnoise.cli import main
 from unnoise.config.load import from_dict
-from unnoise.config.schema import GenerateRequest, ToldConfig, TrainConfig
+from unnoise.config.requests import GenerateRequest
+from unnoise.config.schema import ToldConfig, TrainConfig
 from unnoise.data import open_data
 from unnoise.data.masks import masked
 from unnoise.diffusion.condition import Condition, null
-from unnoise.generate import plan, sample
+from unnoise.generate import sample
 from unnoise.images import read_request, to_images
 from unnoise.model import Model, load_model, save_model
 from unnoise.networks.conditioned import MASK
+from unnoise.planning import plan
 from unnoise.told import HOLE, Teller
 from unnoise.train import train
 from unnoise.train.diffusion import DiffusionJob

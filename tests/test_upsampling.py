@@ -11,12 +11,14 @@ from tests.goldens import Case, assert_close, golden
 from tests.models import tiny_model, tiny_upsampler
 from tests.networks.unets import settings_of
 from tests.weights.test_published import saved
-from unnoise.config.schema import GenerateRequest, ModelConfig
+from unnoise.config.requests import GenerateRequest
+from unnoise.config.schema import ModelConfig
 from unnoise.diffusion.condition import Condition
-from unnoise.generate import plan, sample
+from unnoise.generate import sample
 from unnoise.images import to_images
 from unnoise.model import build_model, load_model, save_model
 from unnoise.modelfile import ModelInfo
+from unnoise.planning import plan
 
 FAST = {"steps": "4", "precision": "float32"}
 

@@ -15,11 +15,12 @@ from torch import Tensor
 from unnoise import distributed
 from unnoise.classes import match_classes
 from unnoise.config.load import to_dict
-from unnoise.config.schema import GenerateRequest, UpsamplerOptions
-from unnoise.generate import OnStep, Plan, draw, plan
+from unnoise.config.requests import GenerateRequest, UpsamplerOptions
+from unnoise.generate import OnStep, draw
 from unnoise.images import ImageBatch, to_images
 from unnoise.job import GRID, Job, run_job, save_grid
 from unnoise.model import Model
+from unnoise.planning import Plan, plan
 from unnoise.store import NpzFile, PngFolder, claim, identity, request_of
 
 SHARED = ("n", "first", "seed", "batch_size", "exact", "precision")

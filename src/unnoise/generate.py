@@ -1,46 +1,29 @@
-"""From a request to pictures: the only place that puts guidance, clipping and sampler together."""
+"""From a request to pictures: a plan walked batch by batch."""
 
 import contextlib
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unnoise.classes import find_class
-from unnoise.config.load import from_dict, nearest, to_dict
-from unnoise.config.schema import GenerateRequest, ModelConfig
-from unnoise.diffusion.condition import Condition, null
-from unnoise.diffusion.guidance import Guide, classifier_free, two_models
+from unnoise.config.load import from_dict
+from unnoise.config.requests import GenerateRequest
+from unnoise.diffusion.condition import Condition
 from unnoise.diffusion.low_res import with_low_res
 from unnoise.diffusion.noise import Noise, SeededNoise
-from unnoise.diffusion.prediction import Denoise, Prediction
-from unnoise.diffusion.samplers import SAMPLERS
-from unnoise.diffusion.schedule import At, NoiseSchedule
-from unnoise.diffusion.spacing import grid
-from unnoise.diffusion.transforms import clip_x0, dynamic_threshold
+from unnoise.diffusion.schedule import At
 from unnoise.diffusion.walk import Sampler, run
 from unnoise.distributed import choose_device
-from unnoise.images import ImageBatch, to_pixels
-from unnoise.low_res import LowRes, SmallPictures, find_low_res, hold_low_res, labels_shown
+from unnoise.images import ImageBatch
+from unnoise.low_res import hold_low_res
 from unnoise.model import Model
 from unnoise.networks.conditioned import Conditioned
-from unnoise.networks.precision import compute_dtype
-from unnoise.patchwise import patchwise
-from unnoise.steering import Steering, guide, load_steering, strength
-from unnoise.tiles import Tiling
-from unnoise.told import Teller, Telling, open_telling
+from unnoise.planning import Plan, every_small_picture, plan
 
 EXACT_BATCH = 8
 """Pictures that go through the network together when a request is `exact`, whatever its batch size."""
-DECODED = 2**20
-"""Pixels that a first stage decodes at once: larger pictures are decoded in tiles."""
-TILE = 256
-"""Side of those tiles, pixels."""
-SAMPLER_OPTIONS = ("eta", "temperature", "solver_order", "guide_at")
-"""Fields of GenerateRequest that belong to the samplers that have a field of this name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,133 +41,6 @@ class Progress:
 
 
 OnStep = Callable[[Progress], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """A request made ready for one model: everything checked, nothing drawn."""
-
-    request: GenerateRequest
-    model: Model
-    sampler: Any
-    schedule: NoiseSchedule
-    labels: tuple[int, ...]
-    """Classes that the pictures take in turn; empty where nothing knows classes."""
-    classes: tuple[str, ...]
-    """Names of all classes, their numbers where they have none; empty without classes."""
-    low_res: LowRes | None
-    """The small pictures that an upsampler enlarges."""
-    telling: Telling | None
-    """What the model is told besides the class."""
-    denoise: Denoise
-    guide: Guide | None
-    """A classifier's gradient."""
-    files: Mapping[str, str]
-    """SHA-256 of each file besides the model's that the pictures depend on, by the field that names it."""
-    shape: tuple[int, int, int]
-    """(C, H, W) of what is drawn: a picture, or its latents."""
-    dtype: torch.dtype
-    """Type that the network computes in."""
-
-    @property
-    def steps(self) -> int:
-        """Steps from noise to picture."""
-        return self.schedule.steps
-
-    @property
-    def precision(self) -> str:
-        """Name of the type that the network computes in."""
-        return str(self.dtype).removeprefix("torch.")
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return self.model.device
-
-    @property
-    def picture(self) -> tuple[int, int, int]:
-        """(C, H, W) of a picture."""
-        _, height, width = self.shape
-        latent, channels = self.model.config.latent, self.model.config.channels
-        factor = 1 if latent is None else latent.factor
-        assert channels, "settings are complete"
-        return channels, height * factor, width * factor
-
-    def to_pixels(self, x: Tensor) -> Tensor:
-        """uint8 (B, H, W, C) on the CPU of what was drawn, so many at once as bounds the memory."""
-        _, height, width = self.picture
-        some = max(1, DECODED // (height * width))
-        tile = self.request.patch or (None if height * width <= DECODED else TILE)
-        return torch.cat([to_pixels(self.model.decode(part, tile=tile)).cpu() for part in x.split(some)])
-
-    @property
-    def purpose(self) -> str:
-        """Of the noise: that of an upsampler is another than that of the model before it, at one seed."""
-        return "noise" if self.low_res is None else f"noise at {self.model.config.image_size}"
-
-    @property
-    def ids(self) -> range:
-        """The pictures asked for."""
-        return range(self.request.first, self.request.first + self.request.n)
-
-    def label(self, k: int) -> int | None:
-        """The class of picture k."""
-        return self.labels[k % len(self.labels)] if self.labels else None
-
-    def name(self, k: int) -> str:
-        """The class name of picture k; "" without a class."""
-        label = self.label(k)
-        return "" if label is None or label >= len(self.classes) else self.classes[label]
-
-    @property
-    def turn(self) -> list[str]:
-        """Names of the classes that pictures take in turn; empty where small pictures bring their own."""
-        if self.low_res is not None and not self.request.labels:
-            return []
-        return [self.name(k) for k in range(len(self.labels))]
-
-
-def plan(
-    model: Model,
-    request: GenerateRequest,
-    *,
-    low_res: LowRes | None = None,
-    telling: Telling | None = None,
-) -> Plan:
-    """Check a request against a model. ValueError says what does not fit and what would.
-
-    `low_res` gives an upsampler small pictures other than those that the request names, `telling` what any
-    model is told.
-    """
-    request = from_dict(GenerateRequest, to_dict(request))
-    _check_numbers(request)
-    config = model.config
-    low_res = find_low_res(config, request, low_res)
-    dtype = compute_dtype(request.precision, model.device)
-    shape = _drawn_shape(config, request)
-    sampler, schedule = _sampler(request), grid(request.steps, model.schedule)
-    steering = load_steering(model, request, dtype)
-    teller = telling.teller if telling else model.teller_with(request.text_encoder)
-    telling = telling or open_telling(teller, request)
-    untold = {} if request.guidance == 1 else _nothing(model, teller, request)
-    classes = _classes(model, steering)
-    nobody = None if steering.classifier else model.null_label
-    own = low_res is None or request.labels
-    return Plan(
-        request=request,
-        model=model,
-        sampler=sampler,
-        schedule=schedule,
-        labels=_labels(classes, request.labels) if own else labels_shown(low_res, classes, nobody),
-        classes=classes,
-        low_res=low_res,
-        telling=telling,
-        denoise=_denoise(model, request, dtype, steering, shape, untold),
-        guide=guide(request, steering, folded=not sampler.shifts_mean),
-        files=steering.files if telling is None else {**steering.files, **telling.files},
-        shape=shape,
-        dtype=dtype,
-    )
 
 
 def generate(
@@ -230,201 +86,6 @@ def sample(model: Model, *, on_step: OnStep | None = None, **options: Any) -> Im
         sum((b.ids for b in batches), ()),
         sum((b.names for b in batches), ()),
     )
-
-
-def every_small_picture(ready: Plan) -> Plan:
-    """The plan to enlarge each small picture that there is once, from the first one asked for."""
-    low_res, first = ready.low_res, ready.request.first
-    if not isinstance(low_res, SmallPictures) or first >= low_res.count:
-        return ready
-    return replace(ready, request=replace(ready.request, n=low_res.count - first))
-
-
-def _in_dtype(model: Model, dtype: torch.dtype) -> Denoise:
-    """The model's denoiser, computing in `dtype` whatever the network is set to; its answers are float32."""
-    network = model.network
-
-    def typed(x: Tensor, at: At, cond: Condition) -> Prediction:
-        before = network.compute_dtype
-        network.compute_dtype = None if dtype == torch.float32 else dtype
-        try:
-            return model.denoiser(x, at, cond)
-        finally:
-            network.compute_dtype = before
-
-    return typed
-
-
-def _check_numbers(request: GenerateRequest) -> None:
-    for name, least in (("n", 1), ("first", 0), ("batch_size", 1)):
-        value = getattr(request, name)
-        if value < least:
-            raise ValueError(f"{name}={value} is too small; use {least} or more")
-    if request.sampler not in SAMPLERS or SAMPLERS[request.sampler].ascends:
-        known = [name for name, kind in SAMPLERS.items() if not kind.ascends]
-        raise ValueError(
-            f"sampler={request.sampler!r} does not draw pictures{nearest(request.sampler, known)} "
-            f"(there are: {', '.join(known)})"
-        )
-
-
-def _sampler(request: GenerateRequest) -> Any:
-    """The sampler with its options; an option that it does not have must be left at its default."""
-    kind = SAMPLERS[request.sampler]
-    has = {field.name for field in dataclasses.fields(kind)}
-    for name in SAMPLER_OPTIONS:
-        if name not in has and getattr(request, name) != getattr(GenerateRequest(), name):
-            raise ValueError(
-                f"{name}={getattr(request, name)} means nothing to sampler {request.sampler}; "
-                f"leave it out, or use {' or '.join(_samplers_with(name))}"
-            )
-    return kind(**{name: getattr(request, name) for name in SAMPLER_OPTIONS if name in has})
-
-
-def _samplers_with(option: str) -> list[str]:
-    return [
-        name
-        for name, kind in SAMPLERS.items()
-        if not kind.ascends and option in {field.name for field in dataclasses.fields(kind)}
-    ]
-
-
-def _classes(model: Model, steering: Steering) -> tuple[str, ...]:
-    """Names of the classes that can be asked for, numbers where they have none; empty without classes."""
-    if model.config.class_rows is not None:
-        return model.class_names
-    classifier = steering.classifier
-    if classifier is None:
-        return ()
-    return classifier.classes or tuple(map(str, range(classifier.config.network.classes or 0)))
-
-
-def _drawn_shape(config: ModelConfig, request: GenerateRequest) -> tuple[int, int, int]:
-    """(C, H, W) of what is drawn for a request. ValueError for sides that the model cannot draw."""
-    channels, *sides = config.shape
-    factor = 1 if config.latent is None else config.latent.factor
-    step = factor * config.network.size_factor
-    for number, (name, side) in enumerate((("height", request.height), ("width", request.width))):
-        if side is None:
-            continue
-        if config.low_res is not None:
-            raise ValueError(f"{name}={side}: this model is an upsampler, its size is fixed; leave it out")
-        if side < step or side % step:
-            fitting = max(1, side // step) * step
-            raise ValueError(f"{name}={side} is no multiple of {step}, as this model needs; use {fitting}")
-        sides[number] = side // factor
-    return channels, sides[0], sides[1]
-
-
-def _squares(model: Model, patch: int) -> Tiling:
-    """Squares of `patch` pixels that overlap by half."""
-    config = model.config
-    factor = 1 if config.latent is None else config.latent.factor
-    step = 2 * factor * config.network.size_factor
-    if patch < step or patch % step:
-        nearest_one = max(1, patch // step) * step
-        raise ValueError(f"patch={patch} is no multiple of {step}, as this model needs; use {nearest_one}")
-    size = patch // factor
-    return Tiling(size=size, stride=size // 2)
-
-
-def _labels(classes: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...]:
-    """Class indices that the pictures take in turn."""
-    if wanted and not classes:
-        raise ValueError(
-            f"label {wanted[0]!r}: this model is unconditional, it knows no classes; leave labels out, or "
-            "name a classifier that guides it"
-        )
-    return tuple(find_class(label, classes) for label in wanted) or tuple(range(len(classes)))
-
-
-def _denoise(
-    model: Model,
-    request: GenerateRequest,
-    dtype: torch.dtype,
-    steering: Steering,
-    shape: tuple[int, int, int],
-    untold: Mapping[str, Any],
-) -> Denoise:
-    """The network beside a weaker one, under classifier-free guidance, then clipped: guided predictions leave
-    [-1, 1] most.
-    """
-    denoise = _told(model, request, dtype, shape)
-    if request.patch is not None:
-        denoise = patchwise(denoise, _squares(model, request.patch))
-    if steering.weaker is not None:
-        weaker = _told(steering.weaker, request, dtype, shape)
-        denoise = two_models(denoise, weaker, request.weaker_scale, strength=strength(request))
-    if request.guidance != 1:
-        nothing = Untold(model, untold, shape)
-        denoise = classifier_free(denoise, nothing, request.guidance, strength=strength(request))
-    if request.clip == "none" or (request.clip == "auto" and model.first_stage is not None):
-        return denoise
-    if model.first_stage is not None:
-        raise ValueError(
-            f"clip={request.clip} confines pictures, and this model draws latents, which have no bounds; use "
-            "none, or leave it out"
-        )
-    return (
-        clip_x0(denoise) if request.clip != "dynamic" else dynamic_threshold(denoise, request.clip_percentile)
-    )
-
-
-def _nothing(model: Model, teller: Teller, request: GenerateRequest) -> dict[str, Any]:
-    """What guidance replaces in a condition, by its null values. ValueError where nothing was left out."""
-    drop = dict(teller.untold)
-    if model.null_label is not None:
-        drop["label"] = model.null_label
-    if not drop:
-        raise ValueError(
-            f"guidance={request.guidance:g} cannot work with this model: {_why_no_null(model)}; use 1"
-        )
-    return drop
-
-
-class Untold:
-    """A condition -> the same with some of it replaced by null values, encoded anew once for each batch."""
-
-    def __init__(self, model: Model, drop: Mapping[str, Any], shape: tuple[int, int, int]) -> None:
-        self.model, self.drop, self.size = model, drop, torch.Size(shape[1:])
-        self._last: tuple[Condition, Condition] | None = None
-
-    def __call__(self, cond: Condition) -> Condition:
-        """A walk asks with the same condition at every step."""
-        if self._last is None or self._last[0] is not cond:
-            self._last = cond, self._of(cond)
-        return self._last[1]
-
-    def _of(self, cond: Condition) -> Condition:
-        network = self.model.network
-        if not isinstance(network, Conditioned):
-            return null(cond, self.drop)
-        raw = replace(cond, context=None, context_mask=None, concat=None)
-        encoded: Condition = network.encode(null(raw, self.drop), self.size)
-        return encoded
-
-
-def _told(model: Model, request: GenerateRequest, dtype: torch.dtype, shape: tuple[int, int, int]) -> Denoise:
-    """The model's denoiser, told the class only if the model knows classes and the request wants it told."""
-    denoise = _in_dtype(model, dtype)
-    if model.config.class_rows is None:
-        return lambda x, at, cond: denoise(x, at, replace(cond, label=None))
-    if request.conditional:
-        return denoise
-    if model.null_label is None:
-        raise ValueError(
-            f"conditional=False cannot work with this model: {_why_no_null(model)}; leave it out"
-        )
-    untold = Untold(model, {"label": model.null_label}, shape)
-    return lambda x, at, cond: denoise(x, at, untold(cond))
-
-
-def _why_no_null(model: Model) -> str:
-    if model.config.class_rows:
-        return "it was trained without label dropout, so it cannot draw without a class"
-    if model.config.told:
-        return "it always was told something in training, so it cannot draw without"
-    return "it is unconditional"
 
 
 def draw(ready: Plan, ids: Sequence[int], on_step: OnStep | None = None) -> Iterator[ImageBatch]:

@@ -10,8 +10,9 @@ import numpy as np
 
 from unnoise import distributed
 from unnoise.config.load import to_dict
-from unnoise.generate import ImageBatch, Plan, Progress, draw
+from unnoise.generate import ImageBatch, Progress, draw
 from unnoise.images import grid, save_animation, save_png, to_pixels
+from unnoise.planning import Plan
 from unnoise.store import NpzFile, PngFolder, claim, identity
 
 GRID = "grid.png"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from unnoise.config.schema import GenerateRequest
+from unnoise.config.requests import GenerateRequest
 from unnoise.diffusion.guidance import Guide, Strength, classifier_guide
 from unnoise.model import Model, load_model
 from unnoise.modelfile import find_model

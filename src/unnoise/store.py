@@ -17,9 +17,10 @@ import numpy as np
 from PIL import Image
 
 from unnoise.config.load import to_dict
-from unnoise.config.schema import GenerateRequest
-from unnoise.generate import ImageBatch, Plan
+from unnoise.config.requests import GenerateRequest
+from unnoise.generate import ImageBatch
 from unnoise.images import is_whole_png, save_png, written_aside
+from unnoise.planning import Plan
 
 RECORD = "request.json"
 SHARDS = ".shards"

@@ -6,7 +6,7 @@ import pytest
 from tests.browser import CHROMIUM, MISSING, open_page
 from tests.metrics.double import double  # noqa: F401
 from unnoise import html
-from unnoise.config.schema import EvaluateRequest
+from unnoise.config.requests import EvaluateRequest
 from unnoise.metrics.evaluate import evaluate
 from unnoise.metrics.report import page, save_page, sheets
 

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.models import tiny_model
 from unnoise.cli import main
 from unnoise.config.load import from_dict
-from unnoise.config.schema import EditRequest
+from unnoise.config.requests import EditRequest
 from unnoise.edit import interpolate, load_code, vary
 from unnoise.images import read_request
 from unnoise.model import load_model, save_model

@@ -15,7 +15,7 @@ from PIL import Image
 from tests.models import tiny_classifier, tiny_model
 from unnoise import generate, images, store
 from unnoise.cli import main
-from unnoise.config.schema import GenerateRequest
+from unnoise.config.requests import GenerateRequest
 from unnoise.images import is_whole_png, read_request, to_pil
 from unnoise.model import load_model, save_model
 from unnoise.noisy_classifier import save_noisy_classifier

@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 
 from unnoise.config.load import differences, from_dict, from_yaml, override, to_dict, to_yaml
-from unnoise.config.schema import GenerateRequest, OptimizerConfig, TrainConfig
+from unnoise.config.requests import GenerateRequest
+from unnoise.config.schema import OptimizerConfig, TrainConfig
 from unnoise.networks.settings import DdpmUNetSettings, UNetSettings
 from unnoise.presets import load_preset, preset_names
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unnoise.config.schema import EditRequest
+from unnoise.config.requests import EditRequest
 from unnoise.edit.pictures import find_pictures, read_picture
 
 GREY, RGB, RGBA = (1, 8, 8), (3, 8, 8), (4, 8, 8)

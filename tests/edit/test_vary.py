@@ -10,9 +10,10 @@ from tests.edit.conftest import MEAN, SIZE, STD, levels, request
 from tests.models import tiny_classifier, tiny_model, tiny_upsampler
 from unnoise.edit import vary
 from unnoise.edit.plan import entry
-from unnoise.generate import plan, sample
+from unnoise.generate import sample
 from unnoise.images import to_images
 from unnoise.noisy_classifier import save_noisy_classifier
+from unnoise.planning import plan
 
 
 def varied(model, picture, **options):

@@ -14,7 +14,7 @@ import torch
 
 from tests.metrics.double import Double
 from tests.metrics.elsewhere import SHARD
-from unnoise.config.schema import EvaluateRequest
+from unnoise.config.requests import EvaluateRequest
 from unnoise.metrics.collect import Shards, collect
 from unnoise.metrics.evaluate import evaluate
 from unnoise.metrics.extractors import EXTRACTORS

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.metrics.double import Double, double  # noqa: F401
-from unnoise.config.schema import EvaluateRequest
+from unnoise.config.requests import EvaluateRequest
 from unnoise.metrics.collect import collect
 from unnoise.metrics.evaluate import evaluate
 from unnoise.metrics.extractors import EXTRACTORS

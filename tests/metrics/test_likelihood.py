@@ -10,7 +10,7 @@ import torch
 
 from tests.cli.test_app import refused, unnoise
 from tests.models import tiny_model
-from unnoise.config.schema import LikelihoodRequest
+from unnoise.config.requests import LikelihoodRequest
 from unnoise.data import DataReport, Dataset, order
 from unnoise.data.dataset import Squares
 from unnoise.diffusion.condition import Condition

@@ -7,7 +7,7 @@ import torch
 from tests.metrics.double import Double, double  # noqa: F401
 from tests.metrics.test_evaluate import ask, made, pictures  # noqa: F401
 from tests.models import tiny_model, with_info
-from unnoise.config.schema import EvaluateRequest, GenerateRequest
+from unnoise.config.requests import EvaluateRequest, GenerateRequest
 from unnoise.metrics import weights as store
 from unnoise.metrics.collect import Collected
 from unnoise.metrics.evaluate import choose_network

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from unnoise.config.schema import GenerateRequest
+from unnoise.config.requests import GenerateRequest
 from unnoise.studies.grid import OPTIONS, cells, read_axes, split, with_options
 
 

@@ -12,11 +12,11 @@ from tests.models import tiny_model
 from tests.studies.conftest import FAST
 from tests.test_html import Strict
 from unnoise.cli.sample import Stopped
-from unnoise.config.schema import GenerateRequest
+from unnoise.config.requests import GenerateRequest
 from unnoise.config.studies import SearchRequest
-from unnoise.generate import plan
 from unnoise.metrics.intervals import frechet_difference_error, frechet_error
 from unnoise.metrics.statistics import Moments
+from unnoise.planning import plan
 from unnoise.studies import search
 from unnoise.studies.search import best_of, calls_of, climb, equal, neighbours, steps_within
 from unnoise.studies.searched import Compared, Search

@@ -158,6 +158,20 @@ def test_unused_codes_move_to_where_latents_are() -> None:
     assert torch.equal(before, still.embedding.weight)
 
 
+def test_codes_that_are_only_moved_do_not_count_as_used() -> None:
+    quantizer = VectorQuantizer(32, 2, 0.25, "commitment")
+    use = CodeUse(quantizer, revive_after=3, seed=0)
+    latents = torch.full(
+        (4, 2, 6, 6), 3.0
+    )  # alike, so that one code has them all wherever the others are moved
+    for _ in range(8):
+        use.count([quantizer(latents).indices], [latents])
+    assert (quantizer.embedding.weight == 3).all(1).sum() > 20 and use.usage <= 3 / 32
+    again = CodeUse(quantizer, revive_after=3, seed=0)
+    again.load_state_dict(use.state_dict())
+    assert again.usage == use.usage
+
+
 def test_the_shipped_features_are_a_distance() -> None:
     distance = open_perceptual("unnoise-small", torch.device("cpu"))
     assert distance is not None

@@ -9,15 +9,19 @@ import pytest
 import torch
 
 from tests.train.tiny import assert_same_run, tiny_config, tiny_data, tiny_run
-from unnoise.config.schema import AutoencoderConfig, GenerateRequest, LikelihoodRequest, TrainConfig
+from unnoise.config.requests import GenerateRequest, LikelihoodRequest
+from unnoise.config.schema import AutoencoderConfig, TrainConfig
 from unnoise.data.dataset import Squares
 from unnoise.diffusion.noise import seeded_generator
 from unnoise.first_stage import FirstStage, load_first_stage, make_first_stage, save_first_stage
-from unnoise.generate import generate, plan, sample
+from unnoise.generate import generate, sample
 from unnoise.images import to_images, to_pixels
 from unnoise.metrics.likelihood import likelihood
 from unnoise.model import load_model
 from unnoise.networks.first_stage_settings import KlSettings, VqSettings
+from unnoise.planning import plan
+from unnoise.presets import load_preset, preset_names
+from unnoise.train.check import check
 from unnoise.train.latents import cached_latents
 
 SMALL = {"variance": "fixed_small"}
@@ -198,6 +202,14 @@ def test_what_does_not_fit_is_refused(tmp_path, changes, words):
     data = replace(tiny_data(), crop=config.data.crop)
     with pytest.raises(ValueError, match=words):
         tiny_run(tmp_path / "run", config, dataset=data)
+
+
+@pytest.mark.parametrize("name", [name for name in preset_names() if name.startswith("latent-")])
+def test_recipes_of_latents_do_not_fall_back_on_pixels(tmp_path, name):
+    config = load_preset(name).config
+    with pytest.raises(ValueError, match="no first stage is named"):
+        tiny_run(tmp_path / "run", config)
+    check(replace(config, first_stage="some.safetensors"), processes=1)
 
 
 def test_a_damaged_cache_is_refused_by_name(tmp_path):

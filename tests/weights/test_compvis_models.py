@@ -13,11 +13,11 @@ import unnoise
 from tests.networks.first_stages import TINY_KL, TINY_VQ
 from tests.weights.latents import checkpoint, publish, saved, stage_preset, stage_state
 from tests.weights.test_compvis import checkpoint as full_size
-from unnoise.config.schema import GenerateRequest, ScheduleConfig
+from unnoise.config.requests import GenerateRequest
+from unnoise.config.schema import ScheduleConfig
 from unnoise.data.masks import masked
 from unnoise.diffusion.condition import Condition
 from unnoise.first_stage import FirstStage, load_first_stage
-from unnoise.generate import plan
 from unnoise.model import Model, load_model
 from unnoise.networks.conditioned import Conditioned
 from unnoise.networks.conditioner_settings import (
@@ -28,6 +28,7 @@ from unnoise.networks.conditioner_settings import (
 )
 from unnoise.networks.settings import UNetSettings
 from unnoise.noisy_classifier import load_noisy_classifier
+from unnoise.planning import plan
 from unnoise.told import HOLE
 from unnoise.weights import compvis_models
 from unnoise.weights.compvis import AVERAGE, ENCODER, NETWORK

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unnoise.config.schema import EvaluateRequest
+from unnoise.config.requests import EvaluateRequest
 from unnoise.config.studies import POINT_SAMPLES
 
 _MEASURED = EvaluateRequest()

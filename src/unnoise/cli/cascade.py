@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from unnoise.cli import steering
-from unnoise.config.schema import GenerateRequest, UpsamplerOptions
+from unnoise.config.requests import GenerateRequest, UpsamplerOptions
 
 if TYPE_CHECKING:
     import torch
 
     from unnoise.cascade import Link
     from unnoise.cli.sample import Meter
-    from unnoise.generate import Plan, Progress
+    from unnoise.generate import Progress
+    from unnoise.planning import Plan
 
 T = TypeVar("T")
 _DEFAULT = GenerateRequest()

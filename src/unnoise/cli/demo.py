@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from unnoise.config.schema import EvaluateRequest, TrainConfig
+    from unnoise.config.requests import EvaluateRequest
+    from unnoise.config.schema import TrainConfig
     from unnoise.metrics.result import Evaluation
     from unnoise.model import Model
 
@@ -44,7 +45,7 @@ def demo(
     from unnoise.cli.progress import TrainProgress
     from unnoise.cli.runs import next_run
     from unnoise.cli.sample import stoppable
-    from unnoise.config.schema import EvaluateRequest
+    from unnoise.config.requests import EvaluateRequest
     from unnoise.metrics.evaluate import evaluate
     from unnoise.model import load_model
     from unnoise.presets import load_preset
@@ -91,11 +92,11 @@ def _more(run: Path) -> str:
 def _draw(model: "Model", run: Path, samples: int, seed: int) -> None:
     """Pictures in run/drawn, as `unnoise sample` leaves them."""
     from unnoise import __version__
-    from unnoise.config.schema import GenerateRequest
-    from unnoise.generate import plan
+    from unnoise.config.requests import GenerateRequest
     from unnoise.job import Job, run_job
     from unnoise.metrics.weights import file_hash
     from unnoise.modelfile import find_model
+    from unnoise.planning import plan
 
     request = GenerateRequest(n=samples, sampler=SAMPLER, steps=str(STEPS), guidance=GUIDANCE, seed=seed)
     weights = file_hash(find_model(run))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unnoise.config.schema import EditRequest, GenerateRequest
+from unnoise.config.requests import EditRequest, GenerateRequest
 
 if TYPE_CHECKING:
     from unnoise.cli.sample import Meter

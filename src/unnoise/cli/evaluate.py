@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unnoise.cli import steering
-from unnoise.config.schema import EvaluateRequest, GenerateRequest
+from unnoise.config.requests import EvaluateRequest, GenerateRequest
 
 if TYPE_CHECKING:
     from unnoise.metrics.evaluate import Stage

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from unnoise.config.schema import LikelihoodRequest
+from unnoise.config.requests import LikelihoodRequest
 
 _DEFAULT = LikelihoodRequest()
 

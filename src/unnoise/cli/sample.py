@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unnoise.cli import steering
-from unnoise.config.schema import GenerateRequest
+from unnoise.config.requests import GenerateRequest
 
 if TYPE_CHECKING:
     from unnoise.generate import ImageBatch, Progress
@@ -134,10 +134,10 @@ def sample(
         from unnoise import __version__, distributed
         from unnoise.cli.choose import settled
         from unnoise.config.load import from_dict
-        from unnoise.generate import every_small_picture, plan
         from unnoise.job import Job, run_job
         from unnoise.model import load_model
         from unnoise.modelfile import find_model
+        from unnoise.planning import every_small_picture, plan
 
         request = from_dict(GenerateRequest, values)
         file = find_model(model)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unnoise.config.schema import EvaluateRequest, GenerateRequest
+from unnoise.config.requests import EvaluateRequest, GenerateRequest
 from unnoise.config.studies import SearchRequest
 
 _DEFAULT = SearchRequest()

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unnoise.config.schema import GenerateRequest
+from unnoise.config.requests import GenerateRequest
 
 _DEFAULT = GenerateRequest()
 KINDS = ("none", "classifier-free", "classifier", "autoguidance")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unnoise.config.schema import EvaluateRequest, GenerateRequest
+from unnoise.config.requests import EvaluateRequest, GenerateRequest
 from unnoise.config.studies import POINT_SAMPLES, SweepRequest
 
 _MEASURED = EvaluateRequest()

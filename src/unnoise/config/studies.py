@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from unnoise.config.schema import EvaluateRequest, GenerateRequest
+from unnoise.config.requests import EvaluateRequest, GenerateRequest
 
 POINT_SAMPLES = 2000
 """Pictures that a point of a study is measured on when nobody says how many."""

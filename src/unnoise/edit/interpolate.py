@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unnoise.config.schema import EditRequest
+from unnoise.config.requests import EditRequest
 from unnoise.diffusion.interpolation import SlerpNoise, mix_noised, slerp
 from unnoise.diffusion.noise import SeededNoise
 from unnoise.edit.invert import Code, batches, check_code, encode

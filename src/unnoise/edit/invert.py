@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from unnoise.config.schema import EditRequest
+from unnoise.config.requests import EditRequest
 from unnoise.diffusion.noise import RecordedNoise
 from unnoise.diffusion.samplers import DdimInversion
 from unnoise.edit.pictures import Picture, Readable, read_picture

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageColor
 from torch import Tensor
 
-from unnoise.config.schema import EditRequest
+from unnoise.config.requests import EditRequest
 from unnoise.data.crop import center_crop, to_bands
 from unnoise.data.decode import BrokenPicture, Decoding, opened, quiet, upright
 from unnoise.data.folder import open_folder

@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 
 from unnoise.config.load import from_dict, to_dict
-from unnoise.config.schema import EditRequest
+from unnoise.config.requests import EditRequest
 from unnoise.diffusion.condition import Condition
 from unnoise.diffusion.noise import Noise, RowNoise
 from unnoise.distributed import choose_device
 from unnoise.edit.pictures import Picture
-from unnoise.generate import EXACT_BATCH, OnStep, Plan, plan, walk
+from unnoise.generate import EXACT_BATCH, OnStep, walk
 from unnoise.images import ImageBatch, to_pixels
 from unnoise.model import Model
+from unnoise.planning import Plan, plan
 
 MEANT_FOR = {
     "strength": ("vary", "interpolate"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unnoise.config.schema import EditRequest
+from unnoise.config.requests import EditRequest
 from unnoise.diffusion.noise import SeededNoise
 from unnoise.diffusion.schedule import add_noise
 from unnoise.edit.pictures import Picture, Readable, read_picture

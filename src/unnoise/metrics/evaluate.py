@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from unnoise.config.schema import EvaluateRequest
+from unnoise.config.requests import EvaluateRequest
 from unnoise.distributed import choose_device, is_main
 from unnoise.metrics import weights as store
 from unnoise.metrics.collect import Collected, collect

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from unnoise.config.load import to_dict
-from unnoise.config.schema import LikelihoodRequest
+from unnoise.config.requests import LikelihoodRequest
 from unnoise.data import Dataset, order
 from unnoise.diffusion.condition import Condition
 from unnoise.diffusion.likelihood import BitsPerDim, bits_per_dim, rate_distortion

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unnoise.config.schema import EvaluateRequest
+from unnoise.config.requests import EvaluateRequest
 from unnoise.metrics.collect import Collected
 from unnoise.metrics.density_coverage import density_coverage
 from unnoise.metrics.features import FIDELITY, Names, Table

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from unnoise.config.schema import EvaluateRequest
+from unnoise.config.requests import EvaluateRequest
 from unnoise.metrics import weights as store
 from unnoise.metrics.intervals import interval, mean_error
 from unnoise.metrics.reconstruction import downsampled_psnr, lpips, psnr, shrunk, ssim

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from unnoise import __version__
-from unnoise.config.schema import EvaluateRequest
+from unnoise.config.requests import EvaluateRequest
 from unnoise.metrics.collect import Collected
 from unnoise.metrics.features import FeatureNetwork, Names
 from unnoise.metrics.measures import Side

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from unnoise import html
-from unnoise.config.schema import EvaluateRequest
+from unnoise.config.requests import EvaluateRequest
 from unnoise.images import grid, to_pil, written_aside
 from unnoise.metrics.features import family
 from unnoise.metrics.reference import is_reference

@@ -17,13 +17,15 @@ from PIL import Image
 from torch import Tensor
 
 from unnoise.config.load import to_dict
-from unnoise.config.schema import DataConfig, EvaluateRequest, GenerateRequest
+from unnoise.config.requests import EvaluateRequest, GenerateRequest
+from unnoise.config.schema import DataConfig
 from unnoise.data import open_data
 from unnoise.distributed import choose_device
-from unnoise.generate import generate, plan
+from unnoise.generate import generate
 from unnoise.metrics.weights import file_hash
 from unnoise.model import load_model
 from unnoise.modelfile import find_model
+from unnoise.planning import plan
 from unnoise.weights import diffusers
 
 MODEL_SAMPLES = 50_000

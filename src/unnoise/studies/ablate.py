@@ -18,9 +18,9 @@ from unnoise.config.schema import DataConfig, TrainConfig
 from unnoise.config.studies import AblationRequest
 from unnoise.data import Dataset, open_data
 from unnoise.distributed import choose_device
-from unnoise.generate import plan
 from unnoise.model import build_model
 from unnoise.modelfile import ModelInfo
+from unnoise.planning import plan
 from unnoise.presets import load_preset
 from unnoise.studies.ablated import Ablation, Measured, Row
 from unnoise.studies.models import open_model

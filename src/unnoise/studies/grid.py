@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unnoise.config.load import from_dict, nearest, parse_yaml, to_dict
-from unnoise.config.schema import GenerateRequest
+from unnoise.config.requests import GenerateRequest
 
 MODEL = "model"
 OF_THE_COMMAND = ("n", "first", "batch_size", "device")

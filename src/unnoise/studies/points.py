@@ -15,9 +15,8 @@ import torch
 from PIL import Image
 
 from unnoise.config.load import to_dict
-from unnoise.config.schema import EvaluateRequest
+from unnoise.config.requests import EvaluateRequest
 from unnoise.distributed import choose_device
-from unnoise.generate import Plan
 from unnoise.images import to_pil
 from unnoise.job import Job, run_job
 from unnoise.metrics.evaluate import check_numbers, choose_network, evaluate, open_side
@@ -25,6 +24,7 @@ from unnoise.metrics.features import FeatureNetwork
 from unnoise.metrics.measures import Side
 from unnoise.metrics.result import Evaluation, read_evaluation
 from unnoise.metrics.sources import Pictures
+from unnoise.planning import Plan
 from unnoise.store import identity
 
 SAMPLES, EVALUATION = "samples", "evaluation.json"

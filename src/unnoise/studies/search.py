@@ -23,12 +23,13 @@ from unnoise.diffusion.prediction import Prediction
 from unnoise.diffusion.schedule import At
 from unnoise.diffusion.walk import run
 from unnoise.distributed import choose_device
-from unnoise.generate import Plan, draw, plan
+from unnoise.generate import draw
 from unnoise.metrics.features import Names
 from unnoise.metrics.frechet import frechet_distance
 from unnoise.metrics.intervals import Z, frechet_difference_error, frechet_error
 from unnoise.metrics.statistics import Moments
 from unnoise.model import Model
+from unnoise.planning import Plan, plan
 from unnoise.store import identity
 from unnoise.studies.models import open_model
 from unnoise.studies.points import Stage, Yardstick, digest, open_yardstick

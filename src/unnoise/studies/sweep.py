@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unnoise.config.load import to_dict
-from unnoise.config.schema import EvaluateRequest
+from unnoise.config.requests import EvaluateRequest
 from unnoise.config.studies import SweepRequest
 from unnoise.distributed import choose_device
-from unnoise.generate import plan
 from unnoise.metrics.evaluate import evaluate
 from unnoise.metrics.result import COMPARED, Evaluation, read_evaluation
 from unnoise.metrics.sources import open_pictures
 from unnoise.model import Model
+from unnoise.planning import plan
 from unnoise.studies.grid import MODEL, Axis, Cell, cells, read_axes
 from unnoise.studies.models import open_model
 from unnoise.studies.points import Stage, Yardstick, measure_point, open_yardstick, point_at

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from unnoise.config.load import to_dict
+from unnoise.config.requests import GenerateRequest
 from unnoise.config.resolve import null_label
-from unnoise.config.schema import GenerateRequest, ObjectiveConfig, TimestepConfig, TrainConfig
+from unnoise.config.schema import ObjectiveConfig, TimestepConfig, TrainConfig
 from unnoise.data import Dataset
 from unnoise.data.beside import open_beside
 from unnoise.diffusion.condition import Condition, null
@@ -20,12 +21,13 @@ from unnoise.diffusion.low_res import shrink, with_low_res
 from unnoise.diffusion.noise import seeded_generator
 from unnoise.diffusion.objectives import Hybrid, Objective, Simple, Vlb
 from unnoise.diffusion.timesteps import LossSecondMoment, TimestepSampler, Uniform
-from unnoise.generate import draw, plan
+from unnoise.generate import draw
 from unnoise.images import save_png, to_images
 from unnoise.job import sheet
 from unnoise.model import Model, build_model, denoiser_of, save_model
 from unnoise.modelfile import ModelInfo
 from unnoise.networks.conditioned import MASK
+from unnoise.planning import plan
 from unnoise.told import Telling, find_frozen, find_tokenizer
 from unnoise.train.building import compute_in, data_summary, drawn_weights, network_around
 from unnoise.train.job import Losses

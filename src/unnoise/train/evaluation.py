@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from unnoise import distributed
-from unnoise.config.schema import EvaluateRequest, EvaluationConfig, GenerateRequest, TrainConfig
+from unnoise.config.requests import EvaluateRequest, GenerateRequest
+from unnoise.config.schema import EvaluationConfig, TrainConfig
 from unnoise.data import Dataset, order
-from unnoise.generate import draw, plan
+from unnoise.generate import draw
 from unnoise.metrics.collect import collect
 from unnoise.metrics.evaluate import choose_network
 from unnoise.metrics.features import FeatureNetwork, Names
@@ -28,6 +29,7 @@ from unnoise.metrics.precision_recall import precision_recall
 from unnoise.metrics.sources import Pictures
 from unnoise.metrics.statistics import Gaussian, Moments
 from unnoise.model import save_model
+from unnoise.planning import plan
 from unnoise.train.diffusion import DiffusionJob
 from unnoise.train.events import Best
 

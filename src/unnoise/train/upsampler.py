@@ -9,15 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unnoise.config.load import to_dict
-from unnoise.config.schema import GenerateRequest, TrainConfig
+from unnoise.config.requests import GenerateRequest
+from unnoise.config.schema import TrainConfig
 from unnoise.data import Dataset, order
 from unnoise.diffusion.low_res import shrink
 from unnoise.diffusion.noise import seeded_generator
-from unnoise.generate import draw, plan
+from unnoise.generate import draw
 from unnoise.images import grid, save_png, to_images, to_pixels
 from unnoise.low_res import SmallPictures
 from unnoise.metrics.reconstruction import psnr
 from unnoise.model import Model
+from unnoise.planning import plan
 
 HEADS = ("low", "drawn", "real")
 MOST_DB = 100.0
