@@ -306,23 +306,41 @@ def _channels(told: ToldConfig) -> int:
     return encoder.in_channels
 
 
-def counted(
-    config: ModelConfig,
-    dataset: Dataset,
-    tokenizer: Tokenizer | None,
-    frozen: FrozenText | None,
-    beside: Beside | None,
-) -> dict[str, int]:
+@dataclass(frozen=True, eq=False)
+class ToldData:
+    """What a data set has for a model that is told more than a class."""
+
+    tokenizer: Tokenizer | None = None
+    frozen: FrozenText | None = None
+    beside: Beside | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what lies beside the pictures; "" for nothing."""
+        return "" if self.beside is None else self.beside.fingerprint
+
+
+def open_told(model: ModelConfig, data: DataConfig, dataset: Dataset) -> ToldData:
+    """Vocabulary or features of a data set's captions, boxes and maps, as far as the model is told them."""
+    if not model.told:
+        return ToldData()
+    return ToldData(
+        _tokenizer(model, dataset), _frozen(model, dataset, data.cache), open_beside(dataset, data)
+    )
+
+
+def counted(config: ModelConfig, dataset: Dataset, data: ToldData) -> dict[str, int]:
     """What is told -> its channels, or its different tokens, as `config.resolve.resolve` needs them.
 
     0 where the data lack it. ValueError for pictures without colours that a model is to give some.
     """
+    beside = data.beside
     drawn = dataset.channels if config.latent is None else config.latent.channels
     found = {"low_res": dataset.channels, "inpaint": drawn + 1, "grey": drawn}
-    if tokenizer is not None:
-        found["text"] = len(tokenizer)
-    if frozen is not None:
-        found["text"] = frozen([""])[0].shape[2]
+    if data.tokenizer is not None:
+        found["text"] = len(data.tokenizer)
+    if data.frozen is not None:
+        found["text"] = data.frozen([""])[0].shape[2]
     for each in config.told:
         if each.what == "grey" and dataset.channels != 3:
             raise ValueError(
@@ -342,7 +360,7 @@ def counted(
     return {each.what: found.get(each.what, 0) for each in config.told if each.what != "class"}
 
 
-def find_tokenizer(config: ModelConfig, dataset: Dataset) -> Tokenizer | None:
+def _tokenizer(config: ModelConfig, dataset: Dataset) -> Tokenizer | None:
     """The vocabulary of a data set's captions, for a model that reads their words; None for another."""
     for each in config.told:
         if each.what == "text" and isinstance(each.encoder, TextEncoderSettings):
@@ -350,7 +368,7 @@ def find_tokenizer(config: ModelConfig, dataset: Dataset) -> Tokenizer | None:
     return None
 
 
-def find_frozen(config: ModelConfig, dataset: Dataset, cache: str | None) -> FrozenText | None:
+def _frozen(config: ModelConfig, dataset: Dataset, cache: str | None) -> FrozenText | None:
     """A frozen encoder with the features of a data set's captions, for a model of these; None for another."""
     told = frozen_of(config)
     if told is None:

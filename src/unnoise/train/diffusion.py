@@ -14,7 +14,6 @@ from unnoise.config.requests import GenerateRequest
 from unnoise.config.resolve import null_label
 from unnoise.config.schema import ObjectiveConfig, TimestepConfig, TrainConfig
 from unnoise.data import Dataset
-from unnoise.data.beside import open_beside
 from unnoise.diffusion.condition import Condition, null
 from unnoise.diffusion.denoiser import Denoiser
 from unnoise.diffusion.low_res import shrink, with_low_res
@@ -28,7 +27,7 @@ from unnoise.model import Model, build_model, denoiser_of, save_model
 from unnoise.modelfile import ModelInfo
 from unnoise.networks.conditioned import MASK
 from unnoise.planning import plan
-from unnoise.told import Telling, find_frozen, find_tokenizer
+from unnoise.told import Telling, ToldData, open_told
 from unnoise.train.building import compute_in, data_summary, drawn_weights, network_around
 from unnoise.train.job import Losses
 from unnoise.train.latents import LatentSource, posterior_noise
@@ -98,13 +97,12 @@ class DiffusionJob:
         dataset: Dataset,
         device: torch.device,
         source: LatentSource | None = None,
+        told: ToldData | None = None,
     ) -> None:
         self.config, self.dataset, self.source = config, dataset, source
-        self.identity = dataset.fingerprint
-        self.beside = open_beside(dataset, config.data) if config.model.told else None
-        self.identity = dataset.fingerprint + (self.beside.fingerprint if self.beside else "")
-        tokenizer = find_tokenizer(config.model, dataset)
-        frozen = find_frozen(config.model, dataset, config.data.cache)
+        told = told or open_told(config.model, config.data, dataset)
+        self.beside, tokenizer, frozen = told.beside, told.tokenizer, told.frozen
+        self.identity = dataset.fingerprint + told.fingerprint
         info = ModelInfo(
             classes=dataset.classes,
             null_label=null_label(config),

@@ -16,10 +16,9 @@ from unnoise.config.load import from_yaml, to_yaml
 from unnoise.config.resolve import data_config, resolve
 from unnoise.config.schema import Precision, TrainConfig
 from unnoise.data import Dataset, open_data
-from unnoise.data.beside import open_beside
 from unnoise.first_stage import FirstStage
 from unnoise.networks.precision import compute_dtype
-from unnoise.told import counted, find_frozen, find_tokenizer
+from unnoise.told import ToldData, counted, open_told
 from unnoise.train import checkpoint, estimate
 from unnoise.train.autoencoder import AutoencoderJob
 from unnoise.train.check import check
@@ -48,12 +47,11 @@ from unnoise.train.signals import Interrupted, Interruption
 from unnoise.train.state import TrainState, new_state
 
 JOBS: dict[str, Callable[[TrainConfig, Dataset, torch.device], Job[Any]]] = {
-    "diffusion": DiffusionJob,
     "classifier": ClassifierJob,
     "noisy_classifier": NoisyClassifierJob,
     "autoencoder": AutoencoderJob,
 }
-"""Kind of training -> who does it."""
+"""Kind of training -> who does it; that of models that draw has more to be told (`_job`)."""
 
 
 def train(
@@ -86,7 +84,7 @@ def train(
         )
         report = dataset.report
         on_event(DataFound(lines=tuple(report.lines()), broken=len(report.broken)))
-        source = None
+        source, told = None, open_told(config.model, config.data, dataset)
         if stage is not None:
             config, source = _latents(config, dataset, stage, on_event, device)
         config = replace(
@@ -95,7 +93,7 @@ def train(
                 size=dataset.size,
                 channels=dataset.channels,
                 classes=len(dataset.classes),
-                told=_counted(config, dataset),
+                told=counted(config.model, dataset, told),
             ),
             device=device.type,
         )
@@ -103,7 +101,7 @@ def train(
             config = continued(out, stored, config)
         config = replace(config, precision=_precision(config.precision, device))
         config = _perceptual(config, device, on_event)
-        job = _job(config, dataset, device, source)
+        job = _job(config, dataset, device, source, told)
         interruption = stack.enter_context(Interruption())
         try:
             config, evaluator = _evaluator(job, config, device, on_event, interruption)
@@ -129,20 +127,11 @@ def train(
         return fit(state, network, config, run, on_event, interruption, evaluator)
 
 
-def _counted(config: TrainConfig, dataset: Dataset) -> dict[str, int]:
-    if not config.model.told:
-        return {}
-    beside = open_beside(dataset, config.data)
-    tokenizer = find_tokenizer(config.model, dataset)
-    frozen = find_frozen(config.model, dataset, config.data.cache)
-    return counted(config.model, dataset, tokenizer, frozen, beside)
-
-
 def _job(
-    config: TrainConfig, dataset: Dataset, device: torch.device, source: LatentSource | None
+    config: TrainConfig, dataset: Dataset, device: torch.device, source: LatentSource | None, told: ToldData
 ) -> Job[Any]:
-    if source is not None:
-        return DiffusionJob(config, dataset, device, source)
+    if config.kind == "diffusion":
+        return DiffusionJob(config, dataset, device, source, told)
     return JOBS[config.kind](config, dataset, device)
 
 
