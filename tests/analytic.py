@@ -5,6 +5,7 @@ the solution of the probability-flow ODE have closed forms. All in the dtype of 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -84,6 +85,24 @@ class Mixture:
             share = nn.functional.one_hot(cond.label, len(self.weights)).to(x)
         x0 = (share.view(*share.shape, 1, 1, 1) * experts).sum(1)
         return Prediction(x0, eps_from_x0(x, x0, at))
+
+    def given(self, known: Tensor, project: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean (D,) and covariance (D, D) of x0 with the orthogonal projection of known (1, C, H, W).
+
+        Component k keeps m_k + P (known - m_k), v_k (1 - P); its weight is multiplied by its density there.
+        """
+        shape, size = self.means.shape[1:], self.means[0].numel()
+        seen = project(torch.eye(size, dtype=torch.float64).view(size, *shape)).flatten(1)
+        off = project(known - self.means).flatten(1)
+        variances = self.variances.double()
+        rank = seen.trace()
+        log_weights = self.weights.log() - off.square().sum(1) / (2 * variances) - rank / 2 * variances.log()
+        weights = log_weights.softmax(0)
+        means = self.means.flatten(1) + off
+        mean = weights @ means
+        between = (weights[:, None] * (means - mean)).T @ (means - mean)
+        within = (weights @ variances) * (torch.eye(size, dtype=torch.float64) - seen)
+        return mean, between + within
 
     def sample(self, k: int, count: int, generator: torch.Generator) -> Tensor:
         """Draws of component k, float64."""

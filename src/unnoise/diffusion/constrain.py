@@ -35,16 +35,25 @@ class Hold:
     known: Tensor
     """(B, C, H, W) in the model's range."""
     project: Callable[[Tensor], Tensor]
+    """P of any number of pictures; orthogonal: P P = P, and what is left of x has nothing to do with P x."""
     exact: bool = True
     """Put the known part in without noise after the last step (LDM does not)."""
 
     def before(self, x: Tensor, at: At, noise: StepNoise) -> Tensor:
         """x with the known part at the noise level of `at`."""
-        return x + self.project(add_noise(self.known, noise(x), at) - x)
+        return self._lay(add_noise(self.known, noise(x), at), x)
 
     def final(self, x0: Tensor) -> Tensor:
         """x0 with the known part itself."""
-        return x0 + self.project(self.known - x0) if self.exact else x0
+        return self._lay(laid_behind(self.known, x0), x0) if self.exact else x0
+
+    def missing(self, x0: Tensor) -> Tensor:
+        """P (known - x0)."""
+        return self.project(laid_behind(self.known, x0) - x0)
+
+    def _lay(self, over: Tensor, x: Tensor) -> Tensor:
+        # In this order nothing of x is left where P is the identity, not its rounding either.
+        return x - self.project(x) + self.project(over)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +73,47 @@ class HoldKnown:
 
     def final(self, x0: Tensor) -> Tensor:
         """x0 with the known pixels themselves."""
-        return self._lay(self.known, x0) if self.exact else x0
+        return self._lay(laid_behind(self.known, x0), x0) if self.exact else x0
+
+    def project(self, x: Tensor) -> Tensor:
+        """The part of x where the picture is known, 0 elsewhere."""
+        return self._seen(x) * x
+
+    def missing(self, x0: Tensor) -> Tensor:
+        """mask (known - x0)."""
+        return self.project(laid_behind(self.known, x0) - x0)
+
+    def _seen(self, x: Tensor) -> Tensor:
+        return laid_behind(self.mask, x) if self.mask.ndim == x.ndim else self.mask
 
     def _lay(self, over: Tensor, x: Tensor) -> Tensor:
-        return self.mask * over + (1 - self.mask) * x
+        mask = self._seen(x)
+        return mask * over + (1 - mask) * x
+
+
+@dataclass(frozen=True, eq=False)
+class AtEnd:
+    """Nothing during the walk, the known part after its last step: where something else steers towards it."""
+
+    held: Constraint
+
+    def before(self, x: Tensor, at: At, noise: StepNoise) -> Tensor:
+        """x, and no noise drawn."""
+        return x
+
+    def final(self, x0: Tensor) -> Tensor:
+        """x0 with the known part itself."""
+        return self.held.final(x0)
+
+
+def laid_behind(values: Tensor, x: Tensor) -> Tensor:
+    """A batch as often behind itself as x has it: guidance and particles ask for several of each picture."""
+    copies, rest = divmod(len(x), len(values))
+    if rest:
+        raise ValueError(
+            f"{len(values)} known pictures for {len(x)} drawn ones; give one each, or one for all"
+        )
+    return values if copies == 1 else values.repeat(copies, *(1,) * (values.ndim - 1))
 
 
 def hold_known(known: Tensor, mask: Tensor, *, exact: bool = True) -> HoldKnown:
