@@ -69,7 +69,7 @@ def look(denoise: Denoise, known: Known, x: Tensor, at: At, cond: Condition) -> 
 
 
 def move_x0(prediction: Prediction, by: Tensor, at: At) -> Prediction:
-    """x0 + by, eps and mean re-derived, the variance as it was. Where `by` is 0 nothing changes to the bit."""
+    """x0 + by, eps and mean re-derived, the variance as it was. Where by is 0 nothing changes to the bit."""
     mean = None if prediction.mean is None else prediction.mean + at.scales.coef_x0 * by
     eps = prediction.eps - by / at.scales.sigma_ve
     return replace(prediction, x0=prediction.x0 + by, eps=eps, mean=mean)
