@@ -87,6 +87,38 @@ def test_every_sampler_draws_the_conditional_where_pigdm_is_exact(name: str) -> 
     assert held.missing(ends[1]).abs().max() < 1e-8
 
 
+def test_pigdm_goes_no_further_than_where_least_is_missing() -> None:
+    """Pictures s u, s normal: the gradient is |u|^2 times too long, and what is least off is the best s."""
+    u = pixels(1, seed=4)
+
+    def line(x: Tensor, at: At, cond: Condition) -> Prediction:
+        alpha, sigma = at.scales.alpha, at.scales.sigma
+        spread = u.square().sum()
+        s = alpha * (u * x).flatten(1).sum(1).view(-1, 1, 1, 1) / (alpha**2 * spread + sigma**2)
+        return Prediction(s * u, eps_from_x0(x, s * u, at))
+
+    at = SCHEDULE.at(8, X)
+    best = (MASK * u * KNOWN).flatten(1).sum(1) / (MASK * u * u).sum()
+    close(pigdm(line, HELD["mask"])(X, at, NONE).x0, best.view(-1, 1, 1, 1) * u)
+
+
+def test_pigdm_survives_a_network_that_is_wrong_where_noise_is_all() -> None:
+    """What a network gets wrong of eps is in its gradient 1 / alpha times, and once more in the move."""
+    wrong = 0.05 * torch.randn(32, 32, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+
+    def spoiled(x: Tensor, at: At, cond: Condition) -> Prediction:
+        eps = DATA(x, at, cond).eps + (x.flatten(1) @ wrong).view_as(x)
+        return Prediction(x0_from_eps(x, eps, at), eps)
+
+    at, held = SCHEDULE.at(11, X), HELD["mask"]
+    plain, pulled = spoiled(X, at, NONE), pigdm(spoiled, held)(X, at, NONE)
+    unlimited = look(spoiled, held, X, at, NONE).gradient / at.scales.alpha
+    before = held.missing(plain.x0).flatten(1).norm(dim=1)
+    assert bool((unlimited.flatten(1).norm(dim=1) > 100 * before).all())
+    assert bool((held.missing(pulled.x0).flatten(1).norm(dim=1) <= before).all())
+    assert bool(((pulled.x0 - plain.x0).flatten(1).norm(dim=1) < 10 * before).all())
+
+
 @pytest.mark.parametrize("far", [True, False])
 def test_dps_is_the_published_move_but_for_overshooting(far: bool) -> None:
     """x_{i-1} moves by -zeta grad |r|; where |r| would fall below 0 it moves to where a linear |r| is 0."""
@@ -238,7 +270,7 @@ def test_a_classifier_still_guides_beside_it() -> None:
         )  # fmt: skip
         return (last(walk)[..., 1] > 0).double().mean().item()
 
-    assert 0.05 < share(0.0) < 0.5 and share(2.0) > 0.98
+    assert 0.3 < share(0.0) < 0.7 and share(2.0) > 0.98
 
 
 def test_a_picture_does_not_depend_on_its_batch() -> None:

@@ -104,7 +104,8 @@ def pigdm(denoise: Denoise, known: Known, *, variance: float = 1.0, scale: float
 
     r = known - x0 as measured, in x0's unit: what a projection sees, or nearly. v_t = variance sigma^2 /
     (alpha^2 variance + sigma^2) is what is not known of a pixel of `variance` at this noise (PiGDM section 3;
-    1 there). Exact where pixels are independent normals of this variance. scale 0 is off.
+    1 there). Exact where pixels are independent normals of this variance. Those of pictures are not: a move
+    that would overshoot ends where |r| is least on its line. scale 0 is off.
     """
     _check_scale(scale)
     if not variance > 0:
@@ -114,9 +115,19 @@ def pigdm(denoise: Denoise, known: Known, *, variance: float = 1.0, scale: float
 
     def pulled(x: Tensor, at: At, cond: Condition) -> Prediction:
         seen = look(denoise, known, x, at, cond)
-        return move_x0(seen.prediction, -at.cast(scale * _gain(at, variance)) * seen.gradient, at)
+        return move_x0(seen.prediction, scale * pseudoinverse_move(seen, known, at, variance), at)
 
     return pulled
+
+
+def pseudoinverse_move(seen: Look, known: Known, at: At, variance: float) -> Tensor:
+    """(sigma^2 / alpha) grad log N(r; 0, v_t), shortened to where |r| is least on its line, or to nothing."""
+    move = -at.cast(_gain(at, variance)) * seen.gradient
+    # Far from independent pixels the gradient is too long by their correlations, and at much noise by what a
+    # network gets wrong, divided by alpha.
+    mended = (seen.missing - known.missing(seen.prediction.x0 + move)).flatten(1)
+    share = (mended * seen.missing.flatten(1)).sum(1) / mended.square().sum(1)
+    return share.nan_to_num(nan=1.0).clamp(0, 1).view(at.scales.alpha.shape) * move
 
 
 def unknown_variance(at: At, variance: float) -> Tensor:
