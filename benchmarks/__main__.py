@@ -1,12 +1,13 @@
 """`python -m benchmarks [PART ...]`: this package beside its peers, one table a part.
 
-unet: the ADM U-Net beside diffusers. guidance: sampling under a classifier beside its two networks. frechet:
-the Frechet distance beside scipy's and the eigenvalues' route. neighbours: precision and recall beside numpy.
-inception: the network of FID beside torch-fidelity's. agreement: every metric beside torch-fidelity, pytorch-
-fid and clean-fid, on the same features and the same pictures. bfloat16: what lower precision in the feature
-network would do to the numbers.
+unet: the ADM U-Net beside diffusers. guidance: sampling under a classifier beside its two networks.
+latents: drawing and training in latents beside pixels. frechet: the Frechet distance beside scipy's and the
+eigenvalues' route. neighbours: precision and recall beside numpy. inception: the network of FID beside
+torch-fidelity's. agreement: every metric beside torch-fidelity, pytorch-fid and clean-fid, on the same
+features and the same pictures. bfloat16: what lower precision in the feature network would do to the numbers.
 
-All take about 20 minutes on two idle cores: unet 2, guidance 1, frechet 4, neighbours 8, the others 1 or 2.
+All take about 20 minutes on two idle cores: unet 2, guidance 1, latents 2, frechet 4, neighbours 8, the
+others 1 or 2.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import time
 PARTS = {
     "unet": "unet",
     "guidance": "guidance",
+    "latents": "latents",
     "frechet": "metrics_frechet",
     "neighbours": "metrics_neighbours",
     "inception": "metrics_inception",
@@ -35,7 +37,9 @@ def parser() -> argparse.ArgumentParser:
         "--rounds", type=int, default=5, help="of which the median is taken, in turn; default 5"
     )
     found.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
-    found.add_argument("--batch", type=int, default=32, help="unet, guidance, inception: pictures at once")
+    found.add_argument(
+        "--batch", type=int, default=32, help="unet, guidance, latents, inception: pictures at once"
+    )
     found.add_argument("--steps", nargs="+", choices=("forward", "training"), default=("forward", "training"),
                        help="unet: what is timed")  # fmt: skip
     found.add_argument("--compile", action="store_true", help="unet: torch.compile both as well (minutes)")
