@@ -9,11 +9,13 @@ import torch
 
 from tests.train.tiny import assert_same_run, changed, tiny_data, tiny_run
 from unnoise.config.load import from_dict, merge
+from unnoise.config.resolve import resolve
 from unnoise.config.schema import AdversaryConfig, OptimizerConfig, TrainConfig
 from unnoise.first_stage import load_first_stage
 from unnoise.images import to_images
 from unnoise.networks.quantize import VectorQuantizer
 from unnoise.train.adversary import Adversary
+from unnoise.train.autoencoder import AutoencoderJob
 from unnoise.train.codebook import CodeUse
 from unnoise.train.perceptual import choose, open_perceptual
 from unnoise.train.report import read_log
@@ -109,7 +111,7 @@ def test_first_stages_learn(changes, tmp_path: Path) -> None:
 def adversary(**changes: Any) -> Adversary:
     config = from_dict(AdversaryConfig, {"network": {"width": 8, "layers": 1}, **changes})
     return Adversary(
-        config, OptimizerConfig(lr=0.002), channels=1, steps=1000, batch_size=8,
+        config, OptimizerConfig(lr=0.002), channels=1, batch_size=8,
         device=torch.device("cpu"), dtype=None,
     )  # fmt: skip
 
@@ -117,17 +119,27 @@ def adversary(**changes: Any) -> Adversary:
 def test_the_adversary_begins_when_reconstruction_stops_getting_better() -> None:
     player = adversary()
     for step in range(400):
-        player.count(max(1.0 - step / 200, 0.2))
+        player.count(max(1.0 - step / 200, 0.2), 1000)
     assert player.active and 200 <= player.began <= 300  # steps 160 on are all alike; windows of 50
     late = adversary()
     for step in range(600):
-        late.count(0.9**step)
+        late.count(0.9**step, 1000)
     assert late.began == 500  # half of the steps at the latest
     fixed, never = adversary(start=7), adversary(weight=0.0)
     for _ in range(10):
-        fixed.count(1.0)
-        never.count(1.0)
+        fixed.count(1.0, 1000)
+        never.count(1.0, 1000)
     assert fixed.began == 7 and not never.active and adversary(start=0).active
+
+
+def test_the_adversary_goes_by_the_steps_that_minutes_decide_later() -> None:
+    data = tiny_data()
+    config = tiny_stage(steps=100_000, autoencoder={"adversary": {"start": None}})
+    config = resolve(config, size=8, channels=1, classes=2)
+    job = AutoencoderJob(config, data, torch.device("cpu"))
+    for _ in range(100):
+        job.observe({"error": torch.ones(8)}, steps=200)
+    assert job.adversary.began == 100
 
 
 @pytest.mark.parametrize("loss", ["hinge", "vanilla"])
@@ -137,7 +149,7 @@ def test_the_adversary_learns_to_tell_pictures_from_others(loss: str) -> None:
     real, fake = torch.rand(8, 1, 8, 8) * 0.2 + 0.6, torch.rand(8, 1, 8, 8) * 0.2 - 0.8
     margins = []
     for _ in range(60):
-        player.learn([(real, fake)])
+        player.learn([(real, fake)], 1000)
         margins.append(player.margin)
     assert margins[-1] > margins[0] + 0.5
     assert player.deceived(real).mean() < player.deceived(fake).mean()

@@ -69,9 +69,9 @@ def test_a_signal_in_a_grid_gives_the_grid_up_until_the_run_continues(
 def test_a_signal_before_the_first_step_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     observe = DiffusionJob.observe
 
-    def interrupted(self: Any, aside: Any) -> None:
+    def interrupted(self: Any, aside: Any, *, steps: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
-        observe(self, aside)
+        observe(self, aside, steps=steps)
 
     monkeypatch.setattr(DiffusionJob, "observe", interrupted)
     result, events = tiny_run(tmp_path)

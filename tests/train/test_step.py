@@ -52,7 +52,7 @@ def test_any_micro_batch_gives_the_gradient_of_the_mean(size: int) -> None:
 def test_the_loss_is_the_mean_of_weight_times_loss() -> None:
     state, config = state_of(tiny_config(model=NO_DROPOUT, optimizer={"clip_norm": None}))
     # All times seen once, with losses that differ: importance weights are no longer 1.
-    state.job.observe({"i": torch.arange(20), "loss": torch.linspace(1, 5, 20)})
+    state.job.observe({"i": torch.arange(20), "loss": torch.linspace(1, 5, 20)}, steps=1000)
     batch = state.job.draw(0, range(8))
     losses = state.job.losses(state.network, batch)
     assert losses.weight is not None and losses.weight.std() > 0.1

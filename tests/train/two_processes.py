@@ -27,9 +27,9 @@ def record(run: Path, config: dict[str, Any]) -> None:
             drawn[f"{name}.{step}"] = getattr(batch, name).clone()
         return batch
 
-    def observing(self: Any, aside: Any) -> None:
+    def observing(self: Any, aside: Any, *, steps: int) -> None:
         times.append(aside["i"].clone())
-        observe(self, aside)
+        observe(self, aside, steps=steps)
 
     diffusion.DiffusionJob.draw = drawing  # type: ignore[method-assign]
     diffusion.DiffusionJob.observe = observing  # type: ignore[method-assign]

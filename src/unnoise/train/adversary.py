@@ -34,16 +34,14 @@ class Adversary:
         optimizer: OptimizerConfig,
         *,
         channels: int,
-        steps: int,
         batch_size: int,
         device: torch.device,
         dtype: torch.dtype | None,
     ) -> None:
-        self.config, self.steps, self.batch_size, self.dtype = config, steps, batch_size, dtype
+        self.config, self.batch_size, self.dtype = config, batch_size, dtype
         self.network = Discriminator(config.network, channels).to(device).requires_grad_(False)
         self.rate = replace(optimizer, lr=config.lr or optimizer.lr)
         self.optimizer = make_optimizer(self.network.parameters(), self.rate)
-        self.window = max(50, steps // WINDOWS)
         self.done = 0
         """Steps of the first stage behind it."""
         self.began = 0 if config.start == 0 else -1
@@ -61,8 +59,8 @@ class Adversary:
         """What the first stage minimises, (B,); gradients reach the reconstructions alone."""
         return deception(self._logits(reconstructions))
 
-    def learn(self, seen: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """One step on (pictures, reconstructions) of every micro-batch of this process."""
+    def learn(self, seen: Sequence[tuple[Tensor, Tensor]], steps: int) -> None:
+        """One of a run's steps, on (pictures, reconstructions) of every micro-batch of this process."""
         parameters = list(self.network.parameters())
         self.network.requires_grad_(True)
         self.optimizer.zero_grad(set_to_none=True)
@@ -75,14 +73,14 @@ class Adversary:
         margin = torch.stack(margins).sum()
         distributed.add_up([*grads, margin])
         if torch.isfinite(gradient_norm(parameters)):
-            set_learning_rate(self.optimizer, learning_rate(self.rate, self.done, self.steps))
+            set_learning_rate(self.optimizer, learning_rate(self.rate, self.done, steps))
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.network.requires_grad_(False)
         self.margin = margin.item()
 
-    def count(self, error: float) -> None:
-        """A step of the first stage is done with this mean error, the same in all processes."""
+    def count(self, error: float, steps: int) -> None:
+        """One of a run's steps is done with this mean error, the same in all processes."""
         self.done += 1
         if self.began >= 0:
             return
@@ -91,10 +89,11 @@ class Adversary:
                 self.began = self.done
             return
         self._sum += error
-        if self.done % self.window:
+        window = max(50, steps // WINDOWS)
+        if self.done % window:
             return
-        mean, self._sum = self._sum / self.window, 0.0
-        if mean > (1 - BETTER) * self._last or self.done >= self.steps // 2:
+        mean, self._sum = self._sum / window, 0.0
+        if mean > (1 - BETTER) * self._last or self.done >= steps // 2:
             self.began = self.done
         self._last = mean
 

@@ -108,7 +108,7 @@ class AutoencoderJob:
             self.network = Trained(stage, self.settings.logvar_init, self.settings.learn_logvar).to(device)
             self.adversary = Adversary(
                 self.settings.adversary, config.optimizer, channels=self.settings.network.in_channels or 0,
-                steps=config.steps, batch_size=config.batch_size, device=device, dtype=stage.compute_dtype,
+                batch_size=config.batch_size, device=device, dtype=stage.compute_dtype,
             )  # fmt: skip
         side, least = config.data.size or 0, self.adversary.network.least_side
         if side < least and self.settings.adversary.weight:
@@ -166,11 +166,11 @@ class AutoencoderJob:
         self._keep(batch, images, reconstructions, about)
         return Losses(loss, parts=parts, scores=scores, aside={"error": error.detach().mean((1, 2, 3))})
 
-    def observe(self, aside: Mapping[str, Tensor]) -> None:
+    def observe(self, aside: Mapping[str, Tensor], *, steps: int) -> None:
         """The turn of the adversary and of unused codes, after a step of the first stage."""
         if self.adversary.active:
-            self.adversary.learn([(each.images, each.reconstructions) for each in self._seen])
-        self.adversary.count(aside["error"].mean().item())
+            self.adversary.learn([(each.images, each.reconstructions) for each in self._seen], steps)
+        self.adversary.count(aside["error"].mean().item(), steps)
         quantised = [each.quantised for each in self._seen if each.quantised is not None]
         if self.codes:
             self.codes.count([each.indices for each in quantised], [each.given for each in quantised])

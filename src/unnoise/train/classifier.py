@@ -97,7 +97,7 @@ class ClassifierJob:
         )
         return Losses(loss, scores={"accuracy": (logits.argmax(1) == batch.label).float()})
 
-    def observe(self, aside: Mapping[str, Tensor]) -> None:
+    def observe(self, aside: Mapping[str, Tensor], *, steps: int) -> None:
         """Nothing is learned besides the weights."""
 
     def state_dict(self) -> dict[str, Tensor]:

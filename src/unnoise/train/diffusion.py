@@ -196,7 +196,7 @@ class DiffusionJob:
             aside={"i": i.to(loss.device), "loss": loss},
         )
 
-    def observe(self, aside: Mapping[str, Tensor]) -> None:
+    def observe(self, aside: Mapping[str, Tensor], *, steps: int) -> None:
         """Tell the timestep sampler which times cost how much."""
         self.timesteps.update(aside["i"].long(), aside["loss"])
 

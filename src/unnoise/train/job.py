@@ -75,8 +75,11 @@ class Job(Protocol[B]):
         """Cost of a micro-batch. `network` is the job's own, perhaps wrapped for several processes."""
         ...
 
-    def observe(self, aside: Mapping[str, Tensor]) -> None:
-        """Learn from the `aside` of a whole step, gathered over all processes: the same everywhere."""
+    def observe(self, aside: Mapping[str, Tensor], *, steps: int) -> None:
+        """Learn from the `aside` of a whole step, gathered over all processes: the same everywhere.
+
+        steps: of the whole run, which `minutes` decides only when the job is there.
+        """
         ...
 
     def state_dict(self) -> dict[str, Tensor]:

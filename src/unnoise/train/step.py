@@ -59,7 +59,8 @@ def take_step(
         set_learning_rate(state.optimizer, lr)
         state.optimizer.step()
         state.ema.update(state.parameters)
-        state.job.observe({k.removeprefix("aside."): v for k, v in seen.items() if k.startswith("aside.")})
+        aside = {k.removeprefix("aside."): v for k, v in seen.items() if k.startswith("aside.")}
+        state.job.observe(aside, steps=config.steps)
     excused = bool(fault) and math.isfinite(loss) and state.scale.can_shrink
     state.scale.update(math.isfinite(norm))
     state.optimizer.zero_grad(set_to_none=True)
