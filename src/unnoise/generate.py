@@ -164,9 +164,9 @@ def _condition(ready: Plan, ids: list[int], noise: Noise) -> Condition:
     if ready.telling is not None:
         cond = replace(cond, parts=ready.telling.parts(ids, device))
     if isinstance(ready.model.network, Conditioned):
-        if cond.label is not None and ready.model.config.class_rows is None:
-            cond = replace(cond, label=None)  # a classifier alone knows it
-        cond = ready.model.network.encode(cond, torch.Size(ready.shape[1:]))
+        # A class that a classifier alone knows is no part of what the network is told.
+        told = cond if ready.model.config.class_rows is not None else replace(cond, label=None)
+        cond = replace(ready.model.network.encode(told, torch.Size(ready.shape[1:])), label=cond.label)
     if ready.low_res is None:
         return cond
     low = ready.low_res.take(ids).to(device)

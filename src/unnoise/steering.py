@@ -8,10 +8,14 @@ from pathlib import Path
 import torch
 
 from unnoise.config.requests import GenerateRequest
+from unnoise.config.schema import LatentConfig
 from unnoise.diffusion.guidance import Guide, Strength, classifier_guide
 from unnoise.model import Model, load_model
 from unnoise.modelfile import find_model
 from unnoise.noisy_classifier import NoisyClassifier, load_noisy_classifier
+
+OF_ITS_LATENTS = "train one with --first-stage MODEL, whose first stage and scale it then knows"
+"""The way out for companions that know other latents than the model draws."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,13 +89,16 @@ def guide(request: GenerateRequest, steering: Steering, *, folded: bool) -> Guid
 def check_classifier(model: Model, classifier: NoisyClassifier, name: str) -> None:
     """Refuse a classifier that was made for other pictures, other noise or other classes."""
     settings, config = classifier.config.network, model.config
+    _same_latents(name, "classifier", model, classifier.config.latent, classifier.config.latent_scale)
+    channels, side, _ = config.shape
+    pixels = 1 if config.latent is None else config.latent.factor
     if not classifier.config.noised:
         raise ValueError(
             f"{name}: the classifier learned from clean pictures alone (noisy_classifier.noised=false); name "
             "one trained with noise"
         )
-    _same(name, "classifier", "a side of", settings.image_size, config.image_size, "pixels")
-    _same(name, "classifier", "", settings.in_channels, config.channels, "channels")
+    _same(name, "classifier", "a side of", (settings.image_size or 0) * pixels, side * pixels, "pixels")
+    _same(name, "classifier", "", settings.in_channels, channels, "channels")
     _same_noise(name, "classifier", model, classifier)
     rows = config.class_rows
     if rows is not None:
@@ -102,7 +109,9 @@ def check_classifier(model: Model, classifier: NoisyClassifier, name: str) -> No
 
 
 def check_weaker(model: Model, weaker: Model, name: str) -> None:
-    """Refuse a weaker model that draws other pictures, learned other noise or other classes."""
+    """Refuse a weaker model that draws other pictures or latents, learned other noise or other classes."""
+    scale = () if weaker.first_stage is None else weaker.first_stage.scale
+    _same_latents(name, "weaker model", model, weaker.config.latent, scale)
     _same(name, "weaker model", "a side of", weaker.config.image_size, model.config.image_size, "pixels")
     _same(name, "weaker model", "", weaker.config.channels, model.config.channels, "channels")
     kinds = [(m.config.low_res, m.config.low_res_noise > 0) for m in (weaker, model)]
@@ -127,6 +136,35 @@ def check_weaker(model: Model, weaker: Model, name: str) -> None:
         )
     known, other = model.classes, weaker.classes
     _same_classes(name, "weaker model", other, len(other), known, bool(known))
+
+
+def _same_latents(
+    name: str, what: str, model: Model, theirs: LatentConfig | None, scale: tuple[float, ...]
+) -> None:
+    """Refuse a companion that knows pixels beside latents, those of another first stage, or otherwise scaled.
+
+    theirs, scale: what it knows.
+    """
+    ours, stage = model.config.latent, model.first_stage
+    if theirs == ours:
+        return
+    if theirs is None or ours is None or stage is None:
+        knows, draws = ("latents", "pixels") if ours is None else ("pixels", "latents")
+        raise ValueError(f"{name}: the {what} knows {knows} and the model draws {draws}; {OF_ITS_LATENTS}")
+    fitting = theirs.channels == ours.channels and theirs.factor == ours.factor
+    if fitting and replace(stage, scale=scale or (1.0,)).hash == theirs.first_stage:
+        raise ValueError(
+            f"{name}: the {what} knows latents scaled by {_numbers(scale)} and the model draws them "
+            f"scaled by {_numbers(stage.scale)}; {OF_ITS_LATENTS}"
+        )
+    raise ValueError(
+        f"{name}: the {what} knows the latents of another first stage ({theirs.first_stage}) than the model "
+        f"draws ({ours.first_stage}); {OF_ITS_LATENTS}"
+    )
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
 
 
 def _same(name: str, what: str, prefix: str, theirs: int | None, ours: int | None, unit: str) -> None:

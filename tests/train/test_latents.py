@@ -78,8 +78,8 @@ def test_the_cache_holds_what_the_encoder_says_of_pictures_and_their_mirror_imag
 
 
 def test_an_interrupted_encoding_continues_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr("unnoise.train.latents.BLOCK", 4)
-    monkeypatch.setattr("unnoise.train.latents.SAVED_EVERY", 2)
+    monkeypatch.setattr("unnoise.train.kept.BLOCK", 4)
+    monkeypatch.setattr("unnoise.train.kept.SAVED_EVERY", 2)
     seen = []
 
     def stop(done: int, total: int) -> None:

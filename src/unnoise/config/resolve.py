@@ -3,8 +3,9 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
+from unnoise.config.agree import agree, check_size, sized
 from unnoise.config.load import differences, to_yaml
 from unnoise.config.schema import (
     AutoencoderConfig,
@@ -25,7 +26,6 @@ from unnoise.networks.conditioner_settings import (
 )
 from unnoise.networks.settings import UNetSettings
 
-T = TypeVar("T", int, int | None)
 NEEDS = {
     "class": "the class", "text": "captions", "layout": "boxes", "map": "a semantic map",
     "low_res": "the picture in small", "inpaint": "a part of the picture", "grey": "the picture in grey",
@@ -45,7 +45,7 @@ KINDS = {
         *("first_stage", "latents"),
     ),
     "classifier": ("classifier",),
-    "noisy_classifier": ("noisy_classifier", "timesteps"),
+    "noisy_classifier": ("noisy_classifier", "timesteps", "first_stage", "latents"),
     "autoencoder": ("autoencoder",),
 }
 """Kind of training -> the settings that not every kind has, but this one."""
@@ -58,45 +58,36 @@ def data_config(config: TrainConfig) -> DataConfig:
     if config.kind == "classifier":
         return data
     if config.kind == "noisy_classifier":
-        network = (config.noisy_classifier or NoisyClassifierConfig()).network
-        data = _sized(data, "noisy_classifier.network", network.image_size, network.in_channels)
-        if data.size:
-            network.check_side(data.size)
-        return data
+        return _seen_by_classifier(data, config.noisy_classifier or NoisyClassifierConfig())
     if config.kind == "autoencoder":
         stage = config.autoencoder or AutoencoderConfig()
-        data = _sized(data, "autoencoder", stage.image_size, stage.network.in_channels)
+        data = sized(data, "autoencoder", stage.image_size, stage.network.in_channels)
         if data.size:
             stage.network.check_side(data.size)
         return data
     _check_low_res(model)
-    data = _sized(data, "model", model.image_size, model.channels)
+    data = sized(data, "model", model.image_size, model.channels)
     if data.size:
-        _check_size(model, data.size)
+        check_size(model.latent, model.network, data.size)
     return data
 
 
-def _check_size(model: ModelConfig, size: int) -> None:
-    """Refuse a side (pixels) that the first stage or the network does not divide."""
-    factor = 1 if model.latent is None else model.latent.factor
-    if size % factor:
-        raise ValueError(
-            f"a side of {size} pixels is no multiple of {factor}, the first stage's down-sampling; use "
-            f"{max(1, size // factor) * factor}"
-        )
-    try:
-        model.network.check_side(size // factor)
-    except ValueError as error:
-        if factor == 1:
-            raise
-        raise ValueError(f"pictures of {size} pixels become latents of {size // factor}: {error}") from None
-
-
-def _sized(data: DataConfig, owner: str, size: int | None, channels: int | None) -> DataConfig:
-    """The data settings, what they leave open taken from the network's."""
-    if size and data.size and size != data.size:
-        raise ValueError(f"{owner}.image_size={size} and data.size={data.size} differ; set one of them")
-    return replace(data, size=data.size or size, channels=data.channels or channels)
+def _seen_by_classifier(data: DataConfig, settings: NoisyClassifierConfig) -> DataConfig:
+    """The data settings of a classifier of noisy pictures, or of noisy latents."""
+    network, where = settings.network, "noisy_classifier.network"
+    if settings.latent is None:
+        data = sized(data, where, network.image_size, network.in_channels)
+    elif network.image_size:
+        side = network.image_size * settings.latent.factor
+        if data.size not in (None, side):
+            raise ValueError(
+                f"{where}.image_size={network.image_size} are latents of {side} pixels, and "
+                f"data.size={data.size}; set one of them"
+            )
+        data = replace(data, size=side)
+    if data.size:
+        check_size(settings.latent, network, data.size)
+    return data
 
 
 def resolve(
@@ -120,10 +111,10 @@ def resolve(
         return _resolve_autoencoder(config, size=size, channels=channels)
     model = config.model
     _check_low_res(model)
-    image_size = _agree("model.image_size", model.image_size, size)
-    image_channels = _agree("model.channels", model.channels, channels)
+    image_size = agree("model.image_size", model.image_size, size)
+    image_channels = agree("model.channels", model.channels, channels)
     if model.latent is not None:
-        _check_size(model, image_size)
+        check_size(model.latent, model.network, image_size)
     label_dropout = config.label_dropout if classes else 0.0
     rows = classes + (label_dropout > 0) if classes else None
     drawn = image_channels if model.latent is None else model.latent.channels
@@ -135,9 +126,9 @@ def resolve(
         rows = None  # an encoder knows the classes, not the network
     network = replace(
         model.network,
-        in_channels=_agree("model.network.in_channels", model.network.in_channels, inputs),
-        out_channels=_agree("model.network.out_channels", model.network.out_channels, outputs),
-        classes=_agree("model.network.classes", model.network.classes, rows),
+        in_channels=agree("model.network.in_channels", model.network.in_channels, inputs),
+        out_channels=agree("model.network.out_channels", model.network.out_channels, outputs),
+        classes=agree("model.network.classes", model.network.classes, rows),
     )
     if isinstance(network, UNetSettings):
         network = replace(network, concat_level=model.low_res_noise > 0)
@@ -168,7 +159,7 @@ def _resolve_encoder(where: str, told: ToldConfig, count: int) -> ConditionerSet
         )
     for kind, name in OPEN.items():
         if isinstance(encoder, kind):
-            settled: Any = {name: _agree(f"{where}.encoder.{name}", getattr(encoder, name), count)}
+            settled: Any = {name: agree(f"{where}.encoder.{name}", getattr(encoder, name), count)}
             encoder = replace(encoder, **settled)
     encoder.check()
     return encoder
@@ -181,7 +172,7 @@ def _resolve_classifier(config: TrainConfig, *, size: int, channels: int, classe
         raise ValueError(
             f"data.channels={channels}: a classifier sees grey (1) or RGB (3); set data.channels to 1 or 3"
         )
-    rows = _agree("classifier.network.classes", settings.network.classes, classes)
+    rows = agree("classifier.network.classes", settings.network.classes, classes)
     return replace(
         config,
         classifier=replace(settings, network=replace(settings.network, classes=rows)),
@@ -192,15 +183,16 @@ def _resolve_classifier(config: TrainConfig, *, size: int, channels: int, classe
 def _resolve_noisy_classifier(config: TrainConfig, *, size: int, channels: int, classes: int) -> TrainConfig:
     settings = config.noisy_classifier or NoisyClassifierConfig()
     _check_classes(classes)
-    where, network = "noisy_classifier.network", settings.network
+    where, network, latent = "noisy_classifier.network", settings.network, settings.latent
+    check_size(latent, network, size)
+    side, seen = (size, channels) if latent is None else (size // latent.factor, latent.channels)
     network = replace(
         network,
-        image_size=_agree(f"{where}.image_size", network.image_size, size),
-        in_channels=_agree(f"{where}.in_channels", network.in_channels, channels),
-        classes=_agree(f"{where}.classes", network.classes, classes),
+        image_size=agree(f"{where}.image_size", network.image_size, side),
+        in_channels=agree(f"{where}.in_channels", network.in_channels, seen),
+        classes=agree(f"{where}.classes", network.classes, classes),
     )
     network.check()
-    network.check_side(size)
     return replace(
         config,
         noisy_classifier=replace(settings, network=network),
@@ -212,11 +204,11 @@ def _resolve_autoencoder(config: TrainConfig, *, size: int, channels: int) -> Tr
     settings = config.autoencoder or AutoencoderConfig()
     network = replace(
         settings.network,
-        in_channels=_agree("autoencoder.network.in_channels", settings.network.in_channels, channels),
+        in_channels=agree("autoencoder.network.in_channels", settings.network.in_channels, channels),
     )
     network.check()
     network.check_side(size)
-    image_size = _agree("autoencoder.image_size", settings.image_size, size)
+    image_size = agree("autoencoder.image_size", settings.image_size, size)
     return replace(
         config,
         autoencoder=replace(settings, network=network, image_size=image_size),
@@ -318,12 +310,3 @@ def _check_low_res(model: ModelConfig) -> None:
             "model.network.concat_level=True, but there is no noise to be told of: leave it out, it follows "
             "model.low_res_noise"
         )
-
-
-def _agree(name: str, setting: int | None, data: T) -> T:
-    """The data's value, unless the setting names another one."""
-    if setting is not None and setting != data:
-        raise ValueError(
-            f"{name}={setting} does not fit the data, which say {data}; leave {name} out, or change the data"
-        )
-    return data

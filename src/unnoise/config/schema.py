@@ -241,6 +241,11 @@ class NoisyClassifierConfig:
     network: EncoderUNetSettings = field(default_factory=EncoderUNetSettings)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """How noisy a picture is at t: that of the model which it guides."""
+    latent: LatentConfig | None = None
+    """The latents that it sees instead of pictures, those of the model which it guides; None for pixels.
+    Training takes it from its `first_stage`."""
+    latent_scale: tuple[float, ...] = ()
+    """Their factor, one for all channels or one each."""
     noised: bool = True
     """Learn from pictures noised to every t; False: from clean ones, all at the first t."""
     validation: str = ""
@@ -323,9 +328,10 @@ class LatentsConfig:
     cache: bool = True
     """Encode every picture once and keep the latents beside the decoded pictures; False encodes at every
     step, which random crops need."""
-    scale: Literal["model", "channel", "keep"] = "model"
-    """Factor of the latents: one number that gives them all the deviation 1, one for each channel, or the
-    first stage's own (1 for the published ones with a codebook)."""
+    scale: Literal["auto", "model", "channel", "keep"] = "auto"
+    """Factor of the latents. model: one number that gives them all the deviation 1; channel: one for each
+    channel; keep: the first stage's own (1 for the published ones with a codebook); auto: `keep` where
+    `first_stage` names a latent model, whose companion then sees what it sees, else `model`."""
     measured: int = 4096
     """Pictures that the scale is measured over, at most."""
 
@@ -339,7 +345,8 @@ class TrainConfig:
     """What is trained: a model that draws (`model`, `objective`, `timesteps`, ...), a `classifier`, a
     `noisy_classifier` that guides, or an `autoencoder`, the first stage of a latent model."""
     first_stage: str = ""
-    """File or run directory of a first stage, whose latents a model of kind diffusion then learns."""
+    """File or run directory of a first stage, whose latents are then learned instead of pixels; or of a
+    latent model, whose first stage is taken with its scale."""
     latents: LatentsConfig = field(default_factory=LatentsConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)

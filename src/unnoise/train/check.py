@@ -58,6 +58,11 @@ def check(config: TrainConfig, *, processes: int) -> None:
             shown = list(value) if isinstance(value, tuple) else value
             raise ValueError(f"{name}={shown} is not possible; {way_out}")
     _check_cycles(config.optimizer)
+    if config.latents.required and not config.first_stage:
+        raise ValueError(
+            "this recipe learns latents, and no first stage is named; add --first-stage FILE (such as a run "
+            "of kl-f4-tiny), or learn pixels with latents.required=false"
+        )
     if config.kind == "diffusion":
         _check_objective(config)
     if config.classifier is not None:
@@ -104,11 +109,6 @@ def _check_cycles(config: OptimizerConfig) -> None:
 
 def _check_objective(config: TrainConfig) -> None:
     learns = config.model.variance in ("learned", "learned_range")
-    if config.latents.required and not config.first_stage:
-        raise ValueError(
-            "this recipe learns latents, and no first stage is named; add --first-stage FILE (such as a run "
-            "of kl-f4-tiny), or learn pixels with latents.required=false"
-        )
     if config.first_stage and config.objective.name != "simple":
         raise ValueError(
             f"objective.name={config.objective.name} counts bits of grey levels, and latents have none; use "

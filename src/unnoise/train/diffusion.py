@@ -153,7 +153,7 @@ class DiffusionJob:
             raw = teller.raw(pictures, aside, seed=config.seed, places=places)
         if source is not None and source.latents is not None:
             z = posterior_noise(config, step, positions, shape)
-            latents = source.stage.scale_by(source.latents.batch(places, z))
+            latents = source.batch(places, z)
         eps, u, rest = unit_noise(config, step, positions, shape)
         untold = teller.left_out(config.seed, step, config.batch_size, positions)
         return DiffusionBatch(pixels, eps, u, label, latents=latents, raw=raw, untold=untold), rest
@@ -261,17 +261,23 @@ class DiffusionJob:
 
 
 def noisy_batch(
-    config: TrainConfig, dataset: Dataset, step: int, positions: range
-) -> tuple[DiffusionBatch, Tensor]:
-    """The pictures at these positions of a step's global batch with noise and times, no label dropped.
+    config: TrainConfig, dataset: Dataset, source: LatentSource | None, step: int, positions: range
+) -> DiffusionBatch:
+    """The pictures at these positions of a step's global batch, or their latents, with noise and times.
 
-    Besides, (B,) float64 numbers in [0, 1), for whatever else is left to chance.
+    Latents where they are cached. No label is dropped.
     """
     places = np.arange(positions.start, positions.stop) + step * config.batch_size
-    batch = dataset.batch(step, places)
-    _, height, width, channels = batch.pixels.shape
-    eps, u, rest = unit_noise(config, step, positions, (channels, height, width))
-    return DiffusionBatch(batch.pixels, eps, u, batch.label), rest
+    side, channels = dataset.size, dataset.channels
+    if source is not None:
+        side, channels = side // source.stage.factor, source.stage.channels
+    shape = channels, side, side
+    eps, u, _ = unit_noise(config, step, positions, shape)
+    if source is None or source.latents is None:
+        batch = dataset.batch(step, places)
+        return DiffusionBatch(batch.pixels, eps, u, batch.label)
+    latents = source.batch(places, posterior_noise(config, step, positions, shape))
+    return DiffusionBatch(None, eps, u, dataset.labels_at(places), latents=latents)
 
 
 def unit_noise(

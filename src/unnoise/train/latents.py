@@ -1,6 +1,5 @@
 """Latents of the training pictures: encoded once, kept beside the decoded ones, measured for their scale."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,20 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unnoise.config.schema import LatentConfig, TrainConfig
-from unnoise.data import Dataset, cache, order
+from unnoise import distributed
+from unnoise.config.schema import LatentConfig, NoisyClassifierConfig, TrainConfig
+from unnoise.data import Dataset, order
 from unnoise.diffusion.noise import seeded_generator
 from unnoise.first_stage import FirstStage, load_first_stage, measure_latents
 from unnoise.images import to_images
-from unnoise.modelfile import write_atomically
+from unnoise.model import Model, load_model
+from unnoise.modelfile import find_model, read_header
 from unnoise.networks.autoencoder import KlAutoencoder
-
-BLOCK = 64
-"""Pictures encoded side by side."""
-SAVED_EVERY = 16
-"""Blocks between notes of how far the encoding came."""
-
-OnProgress = Callable[[int, int], None]
+from unnoise.train.events import Encoding, Listener, Note
+from unnoise.train.kept import BLOCK, Kept, OnProgress, keep
+from unnoise.weights import diffusers, published
+from unnoise.weights.torchfile import is_torch_file
 
 
 def open_first_stage(config: TrainConfig, device: torch.device) -> tuple[TrainConfig, FirstStage | None]:
@@ -30,57 +28,112 @@ def open_first_stage(config: TrainConfig, device: torch.device) -> tuple[TrainCo
 
     Its latents are not scaled yet. ValueError when it does not fit the settings.
     """
+    known = latent_of(config)
+    if config.kind not in ("diffusion", "noisy_classifier"):
+        return config, None
     if not config.first_stage:
-        if config.model.latent is not None:
+        if known is not None:
+            owner = "noisy_classifier" if config.kind == "noisy_classifier" else "model"
             raise ValueError(
-                "model.latent is set and no first_stage is named; name its file with first_stage"
+                f"{owner}.latent is set and no first_stage is named; name its file with first_stage"
             )
         return config, None
-    stage = load_first_stage(config.first_stage, device)
+    stage, scaled = _load(config.first_stage, device)
     channels, named = stage.config.network.in_channels, config.data.channels or config.model.channels
     if named not in (None, channels):
         raise ValueError(
             f"first_stage={config.first_stage} encodes pictures of {channels} channels, and the settings say "
             f"{named}; leave that out, or train a first stage on such pictures"
         )
-    latent = LatentConfig(channels=stage.channels, factor=stage.factor, first_stage="")
-    model = replace(config.model, latent=latent, channels=channels)
-    return replace(config, model=model), stage
+    if config.latents.scale == "auto":
+        config = replace(config, latents=replace(config.latents, scale="keep" if scaled else "model"))
+    if config.kind == "diffusion":
+        config = replace(config, model=replace(config.model, channels=channels))
+    config = replace(config, data=replace(config.data, channels=channels))
+    return _with_latent(config, stage, ""), stage
+
+
+def _load(path: str, device: torch.device) -> tuple[FirstStage, bool]:
+    """The first stage of a file, and whether a latent model brought it, with the scale that it draws in."""
+    file = find_model(Path(path))
+    found: Model | FirstStage
+    if is_torch_file(file):
+        read = published.load(file)
+        if not isinstance(read, Model | FirstStage):
+            raise ValueError(f"first_stage={path} is a classifier of noisy pictures; name a first stage")
+        found = read
+    elif diffusers.is_weights(file) or read_header(file).get("kind", "diffusion") == "diffusion":
+        found = load_model(file)
+    else:
+        found = load_first_stage(file)
+    if isinstance(found, FirstStage):
+        return found.to(device), False
+    if found.first_stage is None:
+        raise ValueError(
+            f"first_stage={path} is a model of pixels, which has none; name a first stage, such as a run of "
+            "kl-f4-tiny, or a latent model"
+        )
+    return found.first_stage.to(device), True
+
+
+def latent_of(config: TrainConfig) -> LatentConfig | None:
+    """The latents that a run learns; None for pixels."""
+    if config.kind == "noisy_classifier":
+        return (config.noisy_classifier or NoisyClassifierConfig()).latent
+    return config.model.latent
+
+
+def _with_latent(config: TrainConfig, stage: FirstStage, hash: str) -> TrainConfig:
+    """Settings of a run that learns the latents of a first stage; hash: of it with its scale, "" before."""
+    latent = LatentConfig(channels=stage.channels, factor=stage.factor, first_stage=hash)
+    if config.kind != "noisy_classifier":
+        return replace(config, model=replace(config.model, latent=latent))
+    settings = config.noisy_classifier or NoisyClassifierConfig()
+    scale = stage.scale if hash else ()
+    return replace(config, noisy_classifier=replace(settings, latent=latent, latent_scale=scale))
 
 
 @dataclass(frozen=True, eq=False)
 class Latents:
-    """Latents of every picture of a data set, before any scale, mapped from the cache."""
+    """Latents of every picture of a data set, before any scale: what the first stage's encoder gives."""
 
-    moments: np.ndarray
-    """(N, K, C, h, w) float16; K is 1 or, where pictures are mirrored, 2; C as the first stage's encoder
-    gives: means and log variances of a KL one."""
-    dataset: Dataset
+    kept: Kept
+    """Of a KL one means and log variances."""
     gaussian: bool
+
+    @property
+    def moments(self) -> np.ndarray:
+        """(N, K, C, h, w) float16; K is 1 or, where pictures are mirrored, 2."""
+        return self.kept.values
 
     def batch(self, places: np.ndarray, z: Tensor) -> Tensor:
         """Those at places of the shuffled sequence (see `Dataset.batch`), unit noise z drawn into them.
 
         (B, channels, h, w) float32.
         """
-        data = self.dataset
-        chosen = order.pictures(data.seed, len(data), places)
-        mirrored = np.zeros(len(places), np.int64)
-        if data.flip:
-            mirrored = (order.draws(data.seed, "flip", places) & np.uint64(1)).astype(np.int64)
-        moments = torch.from_numpy(self.moments[chosen, mirrored]).float()
+        return self._drawn(self.kept.at(places), z)
+
+    def take(self, chosen: np.ndarray, z: Tensor) -> Tensor:
+        """Those of pictures by their index, not mirrored, unit noise z drawn into them."""
+        return self._drawn(self.kept.take(chosen), z)
+
+    def means(self, most: int, seed: int) -> Iterator[Tensor]:
+        """Latents of at most so many pictures, chosen by the seed; without noise, not mirrored."""
+        chosen = _some(seed, len(self.kept.dataset), most)
+        for start in range(0, len(chosen), 4 * BLOCK):
+            moments = self.kept.take(chosen[start : start + 4 * BLOCK])
+            yield moments.chunk(2, 1)[0] if self.gaussian else moments
+
+    def _drawn(self, moments: Tensor, z: Tensor) -> Tensor:
         if not self.gaussian:
             return moments
         mean, logvar = moments.chunk(2, 1)
         return mean + torch.exp(0.5 * logvar) * z
 
-    def means(self, most: int, seed: int) -> Iterator[Tensor]:
-        """Latents of at most so many pictures, chosen by the seed; without noise, not mirrored."""
-        count = min(most, len(self.moments))
-        chosen = np.sort(order.pictures(seed, len(self.moments), np.arange(count)))
-        for start in range(0, count, 4 * BLOCK):
-            moments = torch.from_numpy(self.moments[chosen[start : start + 4 * BLOCK], 0]).float()
-            yield moments.chunk(2, 1)[0] if self.gaussian else moments
+
+def _some(seed: int, count: int, most: int) -> np.ndarray:
+    """At most so many of `count` pictures, chosen by the seed, in their order."""
+    return np.sort(order.pictures(seed, count, np.arange(min(most, count))))
 
 
 def cached_latents(
@@ -88,63 +141,23 @@ def cached_latents(
 ) -> Latents:
     """The latents of a data set, from the cache or encoded into it; an interrupted encoding continues.
 
-    The cache knows data and first stage by their hashes: that of another one is never taken. OSError when the
-    disk is full.
+    The cache knows data and first stage by their hashes: that of another one is never taken; the scale is no
+    part of it. OSError when the disk is full.
     """
-    if dataset.crop == "random":
-        raise ValueError(
-            "data.crop=random shows every picture in many ways, which no cache of latents can hold; use "
-            "data.crop=center, or latents.cache=false"
-        )
-    views = 2 if dataset.flip else 1
-    content = f"{dataset.content[:32]}-{dataset.size}x{dataset.channels}-{stage.hash}-{views}"
-    path = cache.home(folder) / "latents" / f"{content}.npy"
     gaussian = isinstance(stage.network, KlAutoencoder)
-    if not path.exists():
-        with cache.building(path):
-            if not path.exists():  # another process may have made it meanwhile
-                _encode(dataset, stage, views, path, on_progress)
-    moments = np.load(path, mmap_mode="r", allow_pickle=False)
     side = dataset.size // stage.factor
-    if moments.shape != (len(dataset), views, stage.channels * (1 + gaussian), side, side):
-        raise ValueError(f"{path} holds other latents than its name says; delete it")
-    return Latents(moments, dataset, gaussian)
+    shape = stage.channels * (1 + gaussian), side, side
+    name = unscaled(stage).hash
+
+    def encode(images: Tensor) -> Tensor:
+        return stage.network.encode(images.to(stage.device))
+
+    return Latents(keep(dataset, name, encode, shape, folder, on_progress), gaussian)
 
 
-def _encode(dataset: Dataset, stage: FirstStage, views: int, path: Path, on_progress: OnProgress) -> None:
-    """Write the latents of all pictures, block by block, aside; then under their name."""
-    aside, noted = path.with_suffix(".part.npy"), path.with_suffix(".json")
-    side, channels = (
-        dataset.size // stage.factor,
-        stage.channels * (1 + isinstance(stage.network, KlAutoencoder)),
-    )
-    shape = (len(dataset), views, channels, side, side)
-    done = _noted(noted) if aside.exists() else 0
-    mode = "r+" if done else "w+"
-    whole = np.lib.format.open_memmap(aside, mode=mode, dtype=np.float16, shape=shape)
-    for number, start in enumerate(range(done, len(dataset), BLOCK)):
-        stop = min(start + BLOCK, len(dataset))
-        images = to_images(dataset.take(np.arange(start, stop)).pixels).to(stage.device)
-        for view in range(views):
-            seen = images.flip(3) if view else images
-            with torch.no_grad():
-                whole[start:stop, view] = stage.network.encode(seen).half().cpu().numpy()
-        on_progress(stop, len(dataset))
-        if number % SAVED_EVERY == SAVED_EVERY - 1:
-            whole.flush()
-            write_atomically(noted, json.dumps(stop).encode())
-    whole.flush()
-    del whole
-    aside.replace(path)
-    noted.unlink(missing_ok=True)
-
-
-def _noted(path: Path) -> int:
-    """How many pictures an interrupted encoding has written; 0 where that cannot be read."""
-    try:
-        return int(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
-        return 0
+def unscaled(stage: FirstStage) -> FirstStage:
+    """The same first stage, its latents as they are."""
+    return replace(stage, scale=(1.0,))
 
 
 def scaled(stage: FirstStage, config: TrainConfig, batches: Iterator[Tensor]) -> FirstStage:
@@ -154,14 +167,15 @@ def scaled(stage: FirstStage, config: TrainConfig, batches: Iterator[Tensor]) ->
     return stage.scaled(measure_latents(batches), per_channel=config.latents.scale == "channel")
 
 
-def encoded_means(dataset: Dataset, stage: FirstStage, most: int) -> Iterator[Tensor]:
+def encoded_means(
+    dataset: Dataset, stage: FirstStage, most: int, on_progress: OnProgress
+) -> Iterator[Tensor]:
     """As `Latents.means`, encoded for the occasion."""
-    count = min(most, len(dataset))
-    chosen = np.sort(order.pictures(dataset.seed, len(dataset), np.arange(count)))
-    unscaled = replace(stage, scale=(1.0,))
-    for start in range(0, count, BLOCK):
+    chosen = _some(dataset.seed, len(dataset), most)
+    for start in range(0, len(chosen), BLOCK):
         images = to_images(dataset.take(chosen[start : start + BLOCK]).pixels).to(stage.device)
-        yield unscaled.encode(images)
+        yield unscaled(stage).encode(images)
+        on_progress(min(start + BLOCK, len(chosen)), len(chosen))
 
 
 def posterior_noise(config: TrainConfig, step: int, positions: range, shape: tuple[int, int, int]) -> Tensor:
@@ -174,24 +188,63 @@ def posterior_noise(config: TrainConfig, step: int, positions: range, shape: tup
 
 @dataclass(frozen=True, eq=False)
 class LatentSource:
-    """Where a latent model's training data come from."""
+    """Where the latents come from that a model, or a classifier, learns."""
 
     stage: FirstStage
     """Scaled."""
     latents: Latents | None
     """None where pictures are encoded as they come."""
+    cached: Callable[[Dataset], Latents]
+    """The latents of other pictures, from the cache or encoded into it."""
+
+    def of(self, part: Dataset) -> "LatentSource":
+        """That of a part of the data, as `hold_out` makes it, or of other pictures."""
+        if self.latents is None:
+            return self
+        kept = self.latents.kept
+        if not kept.has(part):
+            return replace(self, latents=self.cached(part))
+        return replace(self, latents=replace(self.latents, kept=kept.part(part)))
+
+    def batch(self, places: np.ndarray, z: Tensor) -> Tensor:
+        """Scaled latents at places of the shuffled sequence, from the cache."""
+        assert self.latents is not None, "pictures are encoded as they come"
+        return self.stage.scale_by(self.latents.batch(places, z))
+
+    def take(self, dataset: Dataset, chosen: np.ndarray, z: Tensor) -> Tensor:
+        """Scaled latents of pictures of a data set by their index, as training sees those: encoded as they
+        come they are the likeliest.
+        """
+        if self.latents is not None:
+            return self.stage.scale_by(self.latents.take(chosen, z))
+        return self.stage.encode(to_images(dataset.take(chosen).pixels).to(self.stage.device)).cpu()
 
 
 def open_latents(
-    config: TrainConfig, dataset: Dataset, stage: FirstStage, on_progress: OnProgress
+    config: TrainConfig, dataset: Dataset, stage: FirstStage, on_event: Listener, device: torch.device
 ) -> tuple[TrainConfig, LatentSource]:
-    """The latents of the data, the first stage with its scale, and settings that know its hash."""
+    """The latents of the data, the first stage with its scale, and settings that know its hash.
+
+    The first process encodes what is not cached.
+    """
+
+    def encoding(done: int, total: int) -> None:
+        on_event(Encoding(done=done, total=total))
+
+    def cached(data: Dataset) -> Latents:
+        return cached_latents(data, stage, config.data.cache, encoding)
+
+    def encode() -> None:
+        cached(dataset)
+
     latents = None
     if config.latents.cache:
-        latents = cached_latents(dataset, stage, config.data.cache, on_progress)
+        distributed.on_main(encode, device)
+        latents = cached(dataset)
     most = config.latents.measured
-    means = latents.means(most, dataset.seed) if latents else encoded_means(dataset, stage, most)
-    stage = scaled(stage, config, means)
-    assert config.model.latent is not None, "open_first_stage has set it"
-    latent = replace(config.model.latent, first_stage=stage.hash)
-    return replace(config, model=replace(config.model, latent=latent)), LatentSource(stage, latents)
+    means = latents.means(most, dataset.seed) if latents else encoded_means(dataset, stage, most, encoding)
+    source = LatentSource(scaled(stage, config, means), latents, cached)
+    config = _with_latent(config, source.stage, source.stage.hash)
+    side, scale = dataset.size // stage.factor, ", ".join(f"{value:.4g}" for value in source.stage.scale)
+    on_event(Note(text=f"latents: {stage.channels}x{side}x{side}, scaled by {scale}"))
+    return config, source

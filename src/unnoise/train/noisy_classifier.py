@@ -17,6 +17,7 @@ from unnoise.noisy_classifier import build_noisy_classifier, save_noisy_classifi
 from unnoise.train.building import compute_in, data_summary, drawn_weights, network_around
 from unnoise.train.diffusion import QUARTERS, DiffusionBatch, make_timesteps, noisy_batch, quarters
 from unnoise.train.job import Losses
+from unnoise.train.latents import LatentSource
 from unnoise.train.noisy_validation import NoisyValidation, hits, logits_at
 from unnoise.train.validation import parts
 
@@ -26,12 +27,19 @@ class NoisyClassifierJob:
 
     groups = QUARTERS
 
-    def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        dataset: Dataset,
+        device: torch.device,
+        source: LatentSource | None = None,
+    ) -> None:
         assert config.noisy_classifier is not None, "settings are resolved"
         self.config, self.settings = config, config.noisy_classifier
         self.dataset, validation = parts(
             config, dataset, source=self.settings.validation, held_out=self.settings.held_out
         )
+        self.source = source and source.of(self.dataset)
         self.identity = dataset.fingerprint
         info = ModelInfo(
             classes=dataset.classes, preset=config.preset, data=data_summary(dataset, len(self.dataset))
@@ -41,7 +49,8 @@ class NoisyClassifierJob:
         compute_in(self.model.network, config.precision, device)
         schedule = self.model.schedule
         self.timesteps = make_timesteps(config.timesteps, schedule.steps)
-        self.validation = NoisyValidation(validation, schedule, self.settings.noised, config.seed)
+        seen = source and source.of(validation)
+        self.validation = NoisyValidation(validation, schedule, self.settings.noised, config.seed, seen)
 
     @property
     def network(self) -> nn.Module:
@@ -50,12 +59,12 @@ class NoisyClassifierJob:
 
     def draw(self, step: int, positions: range) -> DiffusionBatch:
         """The pictures at these positions of the global batch with their noise and times."""
-        return noisy_batch(self.config, self.dataset, step, positions)[0]
+        return noisy_batch(self.config, self.dataset, self.source, step, positions)
 
     def losses(self, network: nn.Module, batch: DiffusionBatch) -> Losses:
         """Cross-entropy at times drawn by the timestep sampler, with the share of right answers."""
         assert batch.label is not None
-        x0, schedule = to_images(batch.pixels), self.model.schedule
+        x0, schedule = self._x0(batch), self.model.schedule
         i, weight = self.timesteps.sample(batch.u)
         eps = batch.eps if self.settings.noised else None
         if eps is None:
@@ -69,6 +78,14 @@ class NoisyClassifierJob:
             group=quarters(i, schedule.steps).to(loss.device),
             aside={"i": i.to(loss.device), "loss": loss},
         )
+
+    def _x0(self, batch: DiffusionBatch) -> Tensor:
+        """What is noised: pictures or latents."""
+        if batch.latents is not None:
+            return batch.latents
+        assert batch.pixels is not None
+        images = to_images(batch.pixels)
+        return images if self.source is None else self.source.stage.encode(images)
 
     def observe(self, aside: Mapping[str, Tensor], *, steps: int) -> None:
         """Tell the timestep sampler which times cost how much."""

@@ -14,6 +14,7 @@ from unnoise.diffusion.schedule import NoiseSchedule, add_noise
 from unnoise.images import grid, to_images, to_pixels
 from unnoise.metrics.calibration import Reliability, reliability
 from unnoise.train.diffusion import QUARTERS, quarters
+from unnoise.train.latents import LatentSource
 from unnoise.train.validation import chosen
 
 TIMES = 6
@@ -49,6 +50,8 @@ class NoisyValidation:
     noised: bool
     """False: the pictures are left clean, and the network is told the first t."""
     seed: int
+    source: LatentSource | None = None
+    """Of their latents, where the network sees those."""
 
     @property
     def passes(self) -> int:
@@ -67,7 +70,8 @@ class NoisyValidation:
             block = slice(start, start + _BLOCK)
             batch = self.dataset.take(places[block])
             assert batch.label is not None
-            logits.append(self._said(network, to_images(batch.pixels), i[block], first=start))
+            x0 = self._x0(places[block], batch.pixels, first=start)
+            logits.append(self._said(network, x0, i[block], first=start))
             labels.append(batch.label)
         said, label, group = torch.cat(logits), torch.cat(labels), quarters(i, steps)
         masks = {"all": group >= 0} | {name: group == k for k, name in enumerate(QUARTERS)}
@@ -76,11 +80,12 @@ class NoisyValidation:
     def sheet(self, network: nn.Module) -> np.ndarray:
         """A row a picture: as it is, with its class, then at several t with what is said and how surely.
 
-        A wrong answer has a question mark. Returns uint8 (height, width, 3).
+        A wrong answer has a question mark; noisy latents are shown decoded. Returns uint8 (height, width, 3).
         """
-        batch = self.dataset.take(self._shown())
+        shown = self._shown()
+        batch = self.dataset.take(shown)
         assert batch.label is not None
-        x0, label, names = to_images(batch.pixels), batch.label, self.dataset.classes
+        x0, label, names = self._x0(shown, batch.pixels), batch.label, self.dataset.classes
         columns, texts = [batch.pixels], [[names[k] for k in label.tolist()]]
         for time in self._times:
             i = torch.full((len(x0),), time)
@@ -89,7 +94,7 @@ class NoisyValidation:
             answers = zip(said.tolist(), marks, sure.tolist(), strict=True)
             texts.append([f"{names[k]}{mark} {100 * share:.0f}%" for k, mark, share in answers])
             noisy = add_noise(x0, self._noise(x0), self.schedule.at(i, x0)) if self.noised else x0
-            columns.append(to_pixels(noisy))
+            columns.append(to_pixels(noisy if self.source is None else self._decoded(noisy)))
         row_by_row = [text for row in zip(*texts, strict=True) for text in row]
         heads = ["as it is", *(f"t = {time}" for time in self._times)]
         return grid(torch.stack(columns, 1).flatten(0, 1), len(columns), row_by_row, heads=heads, cell=140)
@@ -115,6 +120,21 @@ class NoisyValidation:
         _, first = np.unique(self.dataset.labels[places], return_index=True)
         rest = np.setdiff1d(np.arange(len(places)), first)
         return np.asarray(places[np.concatenate([np.sort(first), rest])[: self._rows]])
+
+    def _x0(self, places: np.ndarray, pixels: Tensor, *, first: int = 0) -> Tensor:
+        """What the network sees of pictures, on the CPU; `first` is the number of the first one."""
+        if self.source is None:
+            return to_images(pixels)
+        stage, count = self.source.stage, len(places)
+        side = self.dataset.size // stage.factor
+        shape = torch.Size((stage.channels, side, side))
+        z = [unit_normal(self.seed, "validated latents", k, shape=shape) for k in range(first, first + count)]
+        return self.source.take(self.dataset, places, torch.stack(z))
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        """Images of noisy latents, on the CPU."""
+        assert self.source is not None
+        return self.source.stage.decode(latents.to(self.source.stage.device)).cpu()
 
     def _said(self, network: nn.Module, x0: Tensor, i: Tensor, *, first: int = 0) -> Tensor:
         """Logits on the CPU of pictures at the entries i; `first` is the number of the first picture."""

@@ -16,7 +16,7 @@ FREE = (
     *("device", "compile", "micro_batch", "minutes"),
     *("log_every", "save_every", "keep_last", "milestones", "sample_every", "sample_steps"),
     *("data.cache", "data.strict"),
-    "first_stage",  # where it lies: its hash in model.latent says which it is
+    *("first_stage", "latents.scale"),  # where it lies: its hash, scale included, says which it is
     *(f"evaluate.{setting.name}" for setting in fields(EvaluationConfig)),
 )
 """Settings that may change when a run continues: where it computes and what it tells, not what it learns."""

@@ -16,7 +16,6 @@ from unnoise.config.load import from_yaml, to_yaml
 from unnoise.config.resolve import data_config, resolve
 from unnoise.config.schema import Precision, TrainConfig
 from unnoise.data import Dataset, open_data
-from unnoise.first_stage import FirstStage
 from unnoise.networks.precision import compute_dtype
 from unnoise.told import ToldData, counted, open_told
 from unnoise.train import checkpoint, estimate
@@ -27,7 +26,6 @@ from unnoise.train.diffusion import DiffusionJob
 from unnoise.train.evaluation import Evaluator, open_evaluator
 from unnoise.train.events import (
     DataFound,
-    Encoding,
     Listener,
     Measured,
     Note,
@@ -37,7 +35,7 @@ from unnoise.train.events import (
     ignore,
 )
 from unnoise.train.job import Job
-from unnoise.train.latents import LatentSource, cached_latents, open_first_stage, open_latents
+from unnoise.train.latents import LatentSource, open_first_stage, open_latents
 from unnoise.train.lock import locked
 from unnoise.train.loop import fit
 from unnoise.train.noisy_classifier import NoisyClassifierJob
@@ -48,10 +46,9 @@ from unnoise.train.state import TrainState, new_state
 
 JOBS: dict[str, Callable[[TrainConfig, Dataset, torch.device], Job[Any]]] = {
     "classifier": ClassifierJob,
-    "noisy_classifier": NoisyClassifierJob,
     "autoencoder": AutoencoderJob,
 }
-"""Kind of training -> who does it; that of models that draw has more to be told (`_job`)."""
+"""Kind of training -> who does it; those that may see latents are given them (`_job`)."""
 
 
 def train(
@@ -86,7 +83,7 @@ def train(
         on_event(DataFound(lines=tuple(report.lines()), broken=len(report.broken)))
         source, told = None, open_told(config.model, config.data, dataset)
         if stage is not None:
-            config, source = _latents(config, dataset, stage, on_event, device)
+            config, source = open_latents(config, dataset, stage, on_event, device)
         config = replace(
             resolve(
                 config,
@@ -132,32 +129,9 @@ def _job(
 ) -> Job[Any]:
     if config.kind == "diffusion":
         return DiffusionJob(config, dataset, device, source, told)
+    if config.kind == "noisy_classifier":
+        return NoisyClassifierJob(config, dataset, device, source)
     return JOBS[config.kind](config, dataset, device)
-
-
-def _latents(
-    config: TrainConfig, dataset: Dataset, stage: FirstStage, on_event: Listener, device: torch.device
-) -> tuple[TrainConfig, LatentSource]:
-    """The latents of the data; the first process encodes them where they are not cached."""
-
-    def encoding(done: int, total: int) -> None:
-        on_event(Encoding(done=done, total=total))
-
-    def encode() -> None:
-        if config.latents.cache:
-            cached_latents(dataset, stage, config.data.cache, encoding)
-
-    distributed.on_main(encode, device)
-    config, source = open_latents(config, dataset, stage, encoding)
-    scale = ", ".join(f"{value:.4g}" for value in source.stage.scale)
-    on_event(Note(text=f"latents: {'x'.join(map(str, _shape(config, dataset)))}, scaled by {scale}"))
-    return config, source
-
-
-def _shape(config: TrainConfig, dataset: Dataset) -> tuple[int, int, int]:
-    latent = config.model.latent
-    assert latent is not None
-    return latent.channels, dataset.size // latent.factor, dataset.size // latent.factor
 
 
 def _perceptual(config: TrainConfig, device: torch.device, on_event: Listener) -> TrainConfig:
