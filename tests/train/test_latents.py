@@ -21,6 +21,7 @@ from unnoise.model import load_model
 from unnoise.networks.first_stage_settings import KlSettings, VqSettings
 from unnoise.planning import plan
 from unnoise.presets import load_preset, preset_names
+from unnoise.train import estimate, kept
 from unnoise.train.check import check
 from unnoise.train.latents import cached_latents
 
@@ -210,6 +211,32 @@ def test_recipes_of_latents_do_not_fall_back_on_pixels(tmp_path, name):
     with pytest.raises(ValueError, match="no first stage is named"):
         tiny_run(tmp_path / "run", config)
     check(replace(config, first_stage="some.safetensors"), processes=1)
+
+
+def test_encoding_takes_nothing_of_the_minutes(tmp_path, file, monkeypatch):
+    """The clock stands still but while pictures are encoded, for an hour each time."""
+
+    class Clock:
+        now = 0.0
+
+        def perf_counter(self) -> float:
+            return self.now
+
+    clock, planned, make, within = Clock(), [], kept._make, estimate.steps_within
+
+    def hourly(*given: object) -> None:
+        clock.now += 3600
+        make(*given)
+
+    def steps_within(seconds: float, *given: object, **named: object) -> int:
+        planned.append((seconds, clock.now))
+        return within(seconds, *given, **named)
+
+    monkeypatch.setattr("unnoise.train.start.time", clock)
+    monkeypatch.setattr(kept, "_make", hourly)
+    monkeypatch.setattr(estimate, "steps_within", steps_within)
+    tiny_run(tmp_path / "run", latent_config(tmp_path, file, minutes=0.005))
+    assert planned == [(pytest.approx(0.3), 3600.0)]
 
 
 def test_a_damaged_cache_is_refused_by_name(tmp_path):

@@ -35,6 +35,8 @@ class TrainProgress:
         )
         self._task = self._bar.add_task("training", total=None, facts="", visible=False)
         self._last = 0.0
+        self._preparing: tuple[str, int, float] | None = None
+        """What is being made ready, how far it was when that was first heard, and when."""
         self.broken = 0
         """Pictures that were left out because they could not be read."""
         self._draws = True
@@ -58,13 +60,9 @@ class TrainProgress:
 
         match event:
             case events.Reading(done=done, total=total):
-                self._bar.update(
-                    self._task, total=total, completed=done, facts="pictures read", visible=done < total
-                )
+                self._prepare("pictures read", done, total)
             case events.Encoding(done=done, total=total):
-                self._bar.update(
-                    self._task, total=total, completed=done, facts="pictures encoded", visible=done < total
-                )
+                self._prepare("pictures encoded", done, total)
             case events.DataFound(lines=lines, broken=broken):
                 self.broken = broken
                 for line in lines:
@@ -120,6 +118,20 @@ class TrainProgress:
         if self.broken:
             pictures = "1 broken picture was" if self.broken == 1 else f"{self.broken} broken pictures were"
             self.say(f"{pictures} left out, named above; the exit status is 1 for that")
+
+    def _prepare(self, what: str, done: int, total: int) -> None:
+        """How far the pictures are ready, with the time left at the pace since the first that was heard."""
+        now = time.monotonic()
+        if self._preparing is None or self._preparing[0] != what or done < self._preparing[1]:
+            self._preparing, self._last = (what, done, now), now
+        _, first, began = self._preparing
+        left = (total - done) * (now - began) / (done - first) if done > first else None
+        facts = what if left is None else f"{what}  {duration(left)} left"
+        if self._live:
+            self._bar.update(self._task, total=total, completed=done, facts=facts, visible=done < total)
+        elif now - self._last >= QUIET_SECONDS and done < total:
+            self._last = now
+            self.say(f"{done}/{total} {facts}")
 
     def _step(self, event: "StepDone") -> None:
         facts = (

@@ -362,7 +362,8 @@ class TrainConfig:
     """For kind autoencoder alone."""
     steps: int = 100_000
     minutes: float | None = None
-    """Take as many steps as fit into this time; measured before the first step, which sets `steps`."""
+    """Take as many steps as fit into this time, from when the data are ready: decoded, and encoded for a
+    latent model, which is done once; measured before the first step, which sets `steps`."""
     batch_size: int = 128
     """Pictures an optimiser step, over all processes."""
     micro_batch: int | None = None
