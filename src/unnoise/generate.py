@@ -11,6 +11,7 @@ from torch import Tensor
 from unnoise.config.load import from_dict
 from unnoise.config.requests import GenerateRequest
 from unnoise.diffusion.condition import Condition
+from unnoise.diffusion.constrain import Constraint
 from unnoise.diffusion.low_res import with_low_res
 from unnoise.diffusion.noise import Noise, SeededNoise
 from unnoise.diffusion.schedule import At
@@ -135,17 +136,20 @@ def walk(
     cond: Condition,
     noise: Noise,
     sampler: Sampler | None = None,
+    constraint: Constraint | None = None,
     on_step: OnStep | None = None,
 ) -> Tensor:
     """Where a path leads from x (B, C, H, W), as the plan says: all of `draw` but where it begins.
 
-    `sampler` is walked instead of the plan's; `ids` are the pictures' numbers, for progress and errors.
+    `sampler` is walked instead of the plan's, `constraint` holds a part of x; `ids` are the pictures'
+    numbers, for progress and errors.
     """
     steps = len(path) - 1
     with _evaluating(ready.model):
         for step in run(
-            sampler or ready.sampler, ready.denoise, x, path, cond=cond, noise=noise, guide=ready.guide
-        ):
+            sampler or ready.sampler, ready.denoise, x, path,
+            cond=cond, noise=noise, guide=ready.guide, constraint=constraint,
+        ):  # fmt: skip
             x = step.x
             if on_step is not None:
                 on_step(Progress(tuple(ids), step.index + 1, steps, x, step.prediction.x0))
@@ -163,16 +167,26 @@ def _condition(ready: Plan, ids: list[int], noise: Noise) -> Condition:
     cond = Condition(label=label)
     if ready.telling is not None:
         cond = replace(cond, parts=ready.telling.parts(ids, device))
-    if isinstance(ready.model.network, Conditioned):
-        # A class that a classifier alone knows is no part of what the network is told.
-        told = cond if ready.model.config.class_rows is not None else replace(cond, label=None)
-        cond = replace(ready.model.network.encode(told, torch.Size(ready.shape[1:])), label=cond.label)
-    if ready.low_res is None:
+    cond = encoded(ready, cond)
+    return cond if ready.low_res is None else enlarging(ready, cond, ready.low_res.take(ids), noise)
+
+
+def encoded(ready: Plan, cond: Condition) -> Condition:
+    """The condition with context and concat made of its parts, once for all steps."""
+    network = ready.model.network
+    if not isinstance(network, Conditioned):
         return cond
-    low = ready.low_res.take(ids).to(device)
+    # A class that a classifier alone knows is no part of what the network is told.
+    told = cond if ready.model.config.class_rows is not None else replace(cond, label=None)
+    return replace(network.encode(told, torch.Size(ready.shape[1:])), label=cond.label)
+
+
+def enlarging(ready: Plan, cond: Condition, low: Tensor, noise: Noise) -> Condition:
+    """The condition of an upsampler: with small pictures (B, C, h, w), as noisy as the request says."""
+    low = low.to(ready.device)
     if not ready.model.config.low_res_noise:
         return with_low_res(cond, low)
-    level = torch.full((len(ids),), ready.request.low_res_noise, device=device)
+    level = torch.full((len(low),), ready.request.low_res_noise, device=ready.device)
     return with_low_res(cond, low, level=level, z=noise(low, step=-1, draw=3))
 
 

@@ -1,7 +1,7 @@
 """A request made ready for one model: the only place that puts guidance, clipping and sampler together."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,11 +88,20 @@ class Plan:
         return channels, height * factor, width * factor
 
     def to_pixels(self, x: Tensor) -> Tensor:
-        """uint8 (B, H, W, C) on the CPU of what was drawn, so many at once as bounds the memory."""
+        """uint8 (B, H, W, C) on the CPU of what was drawn."""
+        return torch.cat([to_pixels(images).cpu() for images in self.decode(x)])
+
+    def decode(self, x: Tensor) -> Iterator[Tensor]:
+        """Images (b, C, H, W), nominally in [-1, 1], of what was drawn, few at once where they are large."""
         _, height, width = self.picture
         some = max(1, DECODED // (height * width))
         tile = self.request.patch or (None if height * width <= DECODED else TILE)
-        return torch.cat([to_pixels(self.model.decode(part, tile=tile)).cpu() for part in x.split(some)])
+        return (self.model.decode(part, tile=tile) for part in x.split(some))
+
+    @property
+    def step(self) -> int:
+        """Pixels: both sides of a picture are a multiple of this."""
+        return size_step(self.model.config)
 
     @property
     def purpose(self) -> str:
@@ -231,11 +240,16 @@ def _classes(model: Model, steering: Steering) -> tuple[str, ...]:
     return classifier.classes or tuple(map(str, range(classifier.config.network.classes or 0)))
 
 
+def size_step(config: ModelConfig) -> int:
+    """Pixels: both sides of what a model draws are a multiple of this."""
+    return (1 if config.latent is None else config.latent.factor) * config.network.size_factor
+
+
 def _drawn_shape(config: ModelConfig, request: GenerateRequest) -> tuple[int, int, int]:
     """(C, H, W) of what is drawn for a request. ValueError for sides that the model cannot draw."""
     channels, *sides = config.shape
     factor = 1 if config.latent is None else config.latent.factor
-    step = factor * config.network.size_factor
+    step = size_step(config)
     for number, (name, side) in enumerate((("height", request.height), ("width", request.width))):
         if side is None:
             continue
@@ -252,7 +266,7 @@ def _squares(model: Model, patch: int) -> Tiling:
     """Squares of `patch` pixels that overlap by half."""
     config = model.config
     factor = 1 if config.latent is None else config.latent.factor
-    step = 2 * factor * config.network.size_factor
+    step = 2 * size_step(config)
     if patch < step or patch % step:
         nearest_one = max(1, patch // step) * step
         raise ValueError(f"patch={patch} is no multiple of {step}, as this model needs; use {nearest_one}")

@@ -10,6 +10,7 @@ from unnoise.edit import Code, RoundTrip, draw_codes, invert, load_code, save_co
 from unnoise.edit.invert import encode
 from unnoise.edit.pictures import read_picture
 from unnoise.edit.plan import plan_edit
+from unnoise.edit.telling import Told
 from unnoise.images import to_images
 
 
@@ -23,7 +24,7 @@ def test_noise_is_what_the_ode_leads_to(exact_model):
     standard = (to_images(picture[None]).double() - MEAN) / STD
     for steps in counts:
         edit = plan_edit(exact_model, request("invert", steps=f"uniform{steps}", corrections=0))
-        x = encode(edit, [read_picture(picture, edit.shape, edit.request)], [None])
+        x = encode(edit, [read_picture(picture, edit.shape, edit.request)], [Told()])
         alpha_bar = edit.ready.schedule.alpha_bar[-1].item()
         wanted = alpha_bar**0.5 * MEAN + (alpha_bar * STD**2 + 1 - alpha_bar) ** 0.5 * standard
         errors.append((x - wanted).abs().max().item())

@@ -5,6 +5,11 @@ from typing import Literal
 
 from unnoise.config.schema import Precision
 
+EditKind = Literal[
+    "vary", "interpolate", "invert", "inpaint", "outpaint", "colorize", "upscale", "stroke"
+]  # fmt: skip
+EditMethod = Literal["auto", "told", "replace", "repaint"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateRequest:
@@ -85,10 +90,11 @@ class GenerateRequest:
 class EditRequest:
     """What is made of pictures. A result depends on its picture, the seed and its own index alone."""
 
-    kind: Literal["vary", "interpolate", "invert"] = "vary"
-    fit: Literal["refuse", "crop", "pad"] = "refuse"
-    """A picture of another size than the model's: refuse it; resize and cut its middle as ADM does; or shrink
-    it where it is larger, and repeat its edges around it."""
+    kind: EditKind = "vary"
+    fit: Literal["refuse", "crop", "pad", "tile"] = "refuse"
+    """A picture of another size than the model's: refuse it; resize and cut its middle as ADM does; shrink it
+    where it is larger, and repeat its edges around it; or keep its size and work in overlapping squares of
+    the model's."""
     grey: bool = False
     """Let a model of grey pictures have those in colour, without their colours."""
     background: str = "#ffffff"
@@ -97,7 +103,7 @@ class EditRequest:
     """Pictures of more pixels are refused before they are decoded."""
     strength: float = 0.5
     """How far pictures are taken towards noise, as a share of the training steps: 0 leaves them, 1 leaves
-    nothing of them. For vary, and for interpolate in x_t."""
+    nothing of them. For vary, stroke, and interpolate in x_t."""
     mix: Literal["x_T", "x_t"] = "x_T"
     """Where interpolate joins the ends: in the noise that they are drawn from, on the sphere (DDIM), or
     half-way to noise, on a straight line (DDPM)."""
@@ -107,9 +113,33 @@ class EditRequest:
     """Pictures of interpolate from one end to the next, both counted."""
     corrections: int = 2
     """Network calls that correct each step from a picture to its noise, for invert and interpolate in x_T."""
+    mask: str = ""
+    """Where inpaint and stroke draw: a picture of the size of the one to edit, white there; a folder with one
+    of the name of each; or "alpha", where the picture itself is not opaque."""
+    box: tuple[int, int, int, int] | None = None
+    """The same as a rectangle: left, top, width and height in pixels."""
+    strokes: str = ""
+    """The same as strokes of a brush: a json file, [{"width": W, "points": [[X, Y], ...]}, ...] in pixels."""
+    feather: int = 0
+    """Pixels around the hole over which a latent model's drawing passes into the picture; 0 is exact."""
+    left: int = 0
+    """Pixels that outpaint adds on this side; so do `right`, `top` and `bottom`."""
+    right: int = 0
+    top: int = 0
+    bottom: int = 0
+    factor: int | None = None
+    """How many times larger upscale makes pictures; None takes what the model was trained for."""
+    method: EditMethod = "auto"
+    """How what is known of a picture is kept while the rest is drawn. auto: as the model was trained to be
+    told it, else replace; told: as trained, and nothing else; replace: put in, noised, before every step;
+    repaint: the same with resampling."""
+    jump: int = 10
+    """Steps that repaint goes back at a time."""
+    repeats: int | None = None
+    """How often repaint walks each stretch, and stroke all of its way; None takes 10 and 1."""
     generate: GenerateRequest = field(default_factory=GenerateRequest)
-    """How it is drawn. `labels` are the pictures' classes: one for all, or one each; none draws without a
-    class. `n` and `first` count the results of a picture of vary; other kinds take no notice of them."""
+    """How it is drawn. `labels` and `prompts` are the pictures': one for all, or one each; none draws without
+    a class. `n` and `first` count the results of a picture; invert and interpolate take no notice of them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from unnoise.data.crop import to_bands
 
@@ -22,6 +22,7 @@ PILLOW_LIMIT = 178_956_970
 _SIXTEEN = ("I;16", "I;16L", "I;16B", "I;16N")
 _KEPT = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _ORIENTATION = 0x0112
+_SRGB = ImageCms.createProfile("sRGB")
 
 
 class BrokenPicture(Exception):
@@ -102,6 +103,35 @@ def upright(image: Image.Image, decoding: Decoding) -> Image.Image:
         raise
     except Exception as error:
         raise BrokenPicture(_reason(error)) from error
+
+
+def in_srgb(image: Image.Image) -> Image.Image:
+    """The opened picture with the colours of its ICC profile in sRGB; itself where it has no usable one."""
+    if not image.info.get("icc_profile"):
+        return image
+    try:
+        return _converted(image, ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"])))
+    except MemoryError:
+        raise
+    except Exception:  # a damaged profile does not make a picture unreadable; damaged pixels show later
+        return image
+
+
+def _converted(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
+    """The picture in sRGB, its transparency and its EXIF kept."""
+    exif = image.getexif()
+    if image.mode == "P":
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    clear = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
+    bare = image.convert({"LA": "L", "RGBA": "RGB"}.get(image.mode, image.mode))
+    wanted = "L" if bare.mode == "L" else "RGB"
+    converted = ImageCms.profileToProfile(bare, profile, _SRGB, outputMode=wanted)
+    assert converted is not None, "only a conversion in place gives none back"
+    if clear is not None:
+        converted.putalpha(clear)
+    if exif:
+        converted.info["exif"] = exif.tobytes()
+    return converted
 
 
 def flatten(image: Image.Image, decoding: Decoding) -> Image.Image:

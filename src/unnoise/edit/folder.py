@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -16,6 +16,7 @@ from PIL import Image
 from unnoise.config.load import to_dict
 from unnoise.edit.pictures import Picture, read_picture
 from unnoise.edit.plan import Edit
+from unnoise.edit.telling import Told
 from unnoise.generate import Progress
 from unnoise.images import Pixels, grid, is_whole_png, save_png
 from unnoise.store import SHAPES_NOTHING, claim
@@ -24,6 +25,23 @@ SHEET = "sheet.png"
 ROWS, COLUMNS = 8, 8
 """Pictures on the sheet, and results of each, at most."""
 _SOURCE = "source-sha256"
+
+
+Read = TypeVar("Read")
+
+
+class Source(Protocol):
+    """What a result is made of."""
+
+    @property
+    def name(self) -> str:
+        """What its results are called."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Hash of all that is seen of it."""
+        ...
 
 
 def _ignore(_: Any) -> None:
@@ -71,10 +89,11 @@ class Folder:
             del values["generate"][name]
         return values
 
-    def request_of(self, index: int, label: int | None) -> dict[str, Any]:
-        """The request that makes result `index` of a picture of this class, and no other."""
-        values, name = self.request(), self.edit.name(label)
-        values["generate"] |= {"n": 1, "first": index, "labels": [name] if name else []}
+    def request_of(self, index: int, told: Told) -> dict[str, Any]:
+        """The request that makes result `index` of a picture of which this is told, and no other."""
+        values, name = self.request(), self.edit.name(told.label)
+        prompts = [told.words] if self.edit.request.generate.prompts else []
+        values["generate"] |= {"n": 1, "first": index, "labels": [name] if name else [], "prompts": prompts}
         return values
 
     def write(
@@ -82,7 +101,7 @@ class Folder:
         path: Path,
         pixels: Pixels,
         request: Mapping[str, Any],
-        sources: Sequence[Picture] = (),
+        sources: Sequence[Source] = (),
         **about: str,
     ) -> None:
         """Write a result with the request that makes it and what it was made of, and texts besides."""
@@ -90,50 +109,68 @@ class Folder:
         of = {"source": ", ".join(p.name for p in sources), _SOURCE: _digest(sources)} if sources else {}
         save_png(path, pixels, request, about={**self.about, **of, **about})
 
-    def has(self, path: Path, sources: Sequence[Picture]) -> bool:
+    def has(self, path: Path, sources: Sequence[Source]) -> bool:
         """Whether a result is there, whole, and made of these pictures."""
         if not (path.exists() and is_whole_png(path)):
             return False
         with Image.open(path, formats=["PNG"]) as file:
             return bool(getattr(file, "text", {}).get(_SOURCE) == _digest(sources))
 
-    def pictures(
-        self, named: Mapping[str, Path], labels: Sequence[int | None]
-    ) -> Iterator[tuple[Picture, int | None]]:
-        """The pictures that can be used, with their classes, read as they are asked for but for the first.
+    def usable(
+        self, named: Mapping[str, Path], told: Sequence[Told], read: Callable[[Path, str], Read]
+    ) -> Iterator[tuple[Read, Told]]:
+        """The pictures that can be used, with what is told of them, read as they are asked for but for the
+        first.
 
         ValueError when there is none.
         """
         problems: list[str] = []
 
-        def usable() -> Iterator[tuple[Picture, int | None]]:
-            for (name, path), label in zip(named.items(), labels, strict=True):
+        def each() -> Iterator[tuple[Read, Told]]:
+            for (name, path), its in zip(named.items(), told, strict=True):
                 try:
-                    picture = read_picture(path, self.edit.picture, self.edit.request, name)
+                    picture = read(path, name)
                 except ValueError as error:
                     problems.append(str(error))
                     if len(named) > 1:
                         self.on_broken(str(error))
                     continue
-                yield picture, label
+                yield picture, its
 
-        rest = usable()
+        rest = each()
         first = next(rest, None)
         if first is None and problems:
             raise ValueError(problems[0] if len(named) == 1 else f"none of {len(named)} pictures can be used")
         return itertools.chain([] if first is None else [first], rest)
 
+    def pictures(self, named: Mapping[str, Path], told: Sequence[Told]) -> Iterator[tuple[Picture, Told]]:
+        """As `usable`, of pictures made the model's size."""
+        edit = self.edit
+        return self.usable(
+            named, told, lambda path, name: read_picture(path, edit.picture, edit.request, name)
+        )
+
     def save_sheet(self, rows: Sequence[Sequence[Pixels]], heads: Sequence[str]) -> None:
         """Write the sheet: a row a picture, with a head above each column."""
         if not rows:
             return
-        cells = np.stack([np.asarray(cell) for row in rows for cell in row])
+        cells = _same_size([np.asarray(cell) for row in rows for cell in row])
         labels = list(heads) * len(rows)
         sheet = grid(cells, len(heads), labels)
         self.write(self.out / SHEET, sheet, self.request())
 
 
-def _digest(sources: Sequence[Picture]) -> str:
+def _same_size(cells: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures (h, w, C) in the middle of white ones of the size of the largest."""
+    height, width = (max(cell.shape[axis] for cell in cells) for axis in (0, 1))
+    sheet = np.full((len(cells), height, width, cells[0].shape[2]), 255, np.uint8)
+    for place, cell in zip(sheet, cells, strict=True):
+        top, left = (height - cell.shape[0]) // 2, (width - cell.shape[1]) // 2
+        place[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
+    return sheet
+
+
+def _digest(sources: Sequence[Source]) -> str:
     return " ".join(picture.digest for picture in sources)
 
 

@@ -16,10 +16,12 @@ from unnoise.diffusion.interpolation import SlerpNoise, mix_noised, slerp
 from unnoise.diffusion.noise import SeededNoise
 from unnoise.edit.invert import Code, batches, check_code, encode
 from unnoise.edit.pictures import Picture, Readable, read_picture
-from unnoise.edit.plan import Edit, Start, descend, plan_edit
+from unnoise.edit.plan import Edit, Route, Start, descend, plan_edit
+from unnoise.edit.telling import Told
 from unnoise.generate import OnStep
 from unnoise.images import ImageBatch
 from unnoise.model import Model
+from unnoise.planning import Plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +33,7 @@ class End:
     """(1, C, H, W): x_T; for a mix in x_t the picture."""
     noise: SeededNoise
     """What a sampler that adds noise meets here; in x_t also what the picture is noised with."""
-    label: int | None
+    told: Told
 
 
 def interpolate(
@@ -57,8 +59,12 @@ def between(edit: Edit, given: Sequence[Picture | Code], on_step: OnStep | None 
     ends = find_ends(edit, given, on_step)
     top = edit.top if request.mix == "x_t" else edit.ready.schedule.steps - 1
     starts = list(_starts(edit, ends, top))
-    pixels = [edit.pixels(x[None])[0] for _, x in descend(edit.ready, starts, top, on_step)]
-    return edit.batch(pixels, [start.label for start in starts], [start.index for start in starts])
+
+    def route(ready: Plan, rows: Sequence[Start], x: Tensor) -> Route:
+        return Route(ready.schedule.path(x, start=top))
+
+    pixels = [edit.pixels(x[None])[0] for _, x in descend(edit, starts, route, on_step)]
+    return edit.batch(pixels, [start.told.label for start in starts], [start.index for start in starts])
 
 
 def check_ends(edit: Edit, given: Sequence[Picture | Code]) -> None:
@@ -94,42 +100,42 @@ def seed_of(text: str) -> tuple[int, int]:
 def find_ends(edit: Edit, given: Sequence[Picture | Code], on_step: OnStep | None = None) -> list[End]:
     """The ends where they are joined: pictures inverted for x_T."""
     request, ends = edit.request, []
-    labels = edit.labels(len(given) + len(request.seeds))
+    told = edit.told(len(given) + len(request.seeds))
     own = [SeededNoise(request.generate.seed, [k]) for k in range(len(given))]
-    codes = _codes(edit, given, labels, on_step) if request.mix == "x_T" else {}
+    codes = _codes(edit, given, told, on_step) if request.mix == "x_T" else {}
     for k, end in enumerate(given):
         x = end.x_T[None] if isinstance(end, Code) else codes[k] if k in codes else edit.walked(end.images)
-        ends.append(End(end.name, x, own[k], labels[k]))
+        ends.append(End(end.name, x, own[k], told[k]))
     like = torch.empty(1, *edit.shape)
-    for text, label in zip(request.seeds, labels[len(given) :], strict=True):
+    for text, each in zip(request.seeds, told[len(given) :], strict=True):
         seed, k = seed_of(text)
         noise = SeededNoise(seed, [k])
-        ends.append(End(f"seed {text}", noise(like, step=-1, draw=0), noise, label))
+        ends.append(End(f"seed {text}", noise(like, step=-1, draw=0), noise, each))
     return ends
 
 
 def _codes(
-    edit: Edit, given: Sequence[Picture | Code], labels: Sequence[int | None], on_step: OnStep | None
+    edit: Edit, given: Sequence[Picture | Code], told: Sequence[Told], on_step: OnStep | None
 ) -> dict[int, Tensor]:
     """x_T of the pictures among the ends, by their place."""
     places = [k for k, end in enumerate(given) if isinstance(end, Picture)]
     codes: dict[int, Tensor] = {}
     for some in batches(places, edit.batch_size):
         pictures = [end for k in some if isinstance(end := given[k], Picture)]
-        noise = encode(edit, pictures, [labels[k] for k in some], on_step).float().cpu()
+        noise = encode(edit, pictures, [told[k] for k in some], on_step).float().cpu()
         codes |= dict(zip(some, noise.split(1), strict=True))
     return codes
 
 
 def _starts(edit: Edit, ends: Sequence[End], top: int) -> Iterator[Start]:
-    """Every picture of the way. Where two ends have different classes, the class changes half-way."""
+    """Every picture of the way. Where two ends have different classes or words, these change half-way."""
     frames = edit.request.frames
     for index in range((len(ends) - 1) * (frames - 1) + 1):
         first = min(index // (frames - 1), len(ends) - 2)
         share = index / (frames - 1) - first
         a, b = ends[first], ends[first + 1]
-        label = a.label if share < 0.5 else b.label
-        yield Start(_mixed(edit, a, b, share, top), SlerpNoise(a.noise, b.noise, share), label, index)
+        told = a.told if share < 0.5 else b.told
+        yield Start(_mixed(edit, a, b, share, top), SlerpNoise(a.noise, b.noise, share), told, index)
 
 
 def _mixed(edit: Edit, a: End, b: End, share: float, top: int) -> Tensor:

@@ -18,7 +18,8 @@ from unnoise.config.requests import EditRequest
 from unnoise.diffusion.noise import RecordedNoise
 from unnoise.diffusion.samplers import DdimInversion
 from unnoise.edit.pictures import Picture, Readable, read_picture
-from unnoise.edit.plan import Edit, condition, plan_edit
+from unnoise.edit.plan import Edit, plan_edit
+from unnoise.edit.telling import Told, condition
 from unnoise.generate import OnStep, Progress, walk
 from unnoise.images import ImageBatch
 from unnoise.metrics.reconstruction import psnr
@@ -90,11 +91,11 @@ def invert(
     """
     edit = plan_edit(model, request)
     known = [read_picture(picture, edit.picture, edit.request) for picture in pictures]
-    return inversions(edit, zip(known, edit.labels(len(known)), strict=True), on_step)
+    return inversions(edit, zip(known, edit.told(len(known)), strict=True), on_step)
 
 
 def inversions(
-    edit: Edit, told: Iterable[tuple[Picture, int | None]], on_step: OnStep | None = None
+    edit: Edit, rows_of: Iterable[tuple[Picture, Told]], on_step: OnStep | None = None
 ) -> Iterator[Inversion]:
     """Pictures with their classes to noise and back, batch by batch.
 
@@ -112,17 +113,17 @@ def inversions(
         if on_step is not None:
             on_step(replace(progress, step=moves + progress.step, steps=2 * moves))
 
-    for rows in batches(told, edit.batch_size):
-        pictures, labels = [picture for picture, _ in rows], [label for _, label in rows]
-        noise = encode(edit, pictures, labels, upwards)
+    for rows in batches(rows_of, edit.batch_size):
+        pictures, told = [picture for picture, _ in rows], [each for _, each in rows]
+        noise = encode(edit, pictures, told, upwards)
         x = walk(
-            ready, noise, ready.schedule.path(noise), ids=range(len(rows)), cond=condition(ready, labels),
+            ready, noise, ready.schedule.path(noise), ids=range(len(rows)), cond=condition(ready, told),
             noise=NONE, on_step=downwards,
         )  # fmt: skip
         back = edit.pixels(x, rule="edm")
         codes = noise.float().cpu()
-        for k, (picture, label) in enumerate(rows):
-            code = Code(picture.name, codes[k], level(edit), edit.name(label))
+        for k, (picture, each) in enumerate(rows):
+            code = Code(picture.name, codes[k], level(edit), edit.name(each.label))
             yield Inversion(picture, code, back[k])
 
 
@@ -142,35 +143,36 @@ def draw_codes(
     known = list(codes)
     for code in known:
         check_code(edit, code)
-    return drawn(edit, list(zip(known, edit.labels(len(known)), strict=True)), on_step)
+    return drawn(edit, list(zip(known, edit.told(len(known)), strict=True)), on_step)
 
 
 def drawn(
-    edit: Edit, told: Iterable[tuple[Code, int | None]], on_step: OnStep | None = None
+    edit: Edit, rows_of: Iterable[tuple[Code, Told]], on_step: OnStep | None = None
 ) -> Iterator[ImageBatch]:
     """Noises with their classes to pictures; row k is the k-th of all."""
     edit.refuse_noise("under it no inverted picture comes back")
     ready, first = edit.ready, 0
-    for rows in batches(told, edit.batch_size):
-        labels, ids = [label for _, label in rows], range(first, first + len(rows))
+    for rows in batches(rows_of, edit.batch_size):
+        told, ids = [each for _, each in rows], range(first, first + len(rows))
         x = torch.stack([code.x_T for code, _ in rows]).to(ready.device)
         x = walk(
-            ready, x, ready.schedule.path(x), ids=ids, cond=condition(ready, labels), noise=NONE,
+            ready, x, ready.schedule.path(x), ids=ids, cond=condition(ready, told), noise=NONE,
             on_step=on_step,
         )  # fmt: skip
+        labels = [each.label for each in told]
         yield edit.batch(list(edit.pixels(x, rule="edm")), labels, ids)
         first += len(rows)
 
 
 def encode(
-    edit: Edit, pictures: Sequence[Picture], labels: Sequence[int | None], on_step: OnStep | None = None
+    edit: Edit, pictures: Sequence[Picture], told: Sequence[Told], on_step: OnStep | None = None
 ) -> Tensor:
-    """x_T (B, C, H, W) of pictures of these classes, on the model's device."""
+    """x_T (B, C, H, W) of pictures, told their classes and words, on the model's device."""
     ready = edit.ready
     x = edit.walked(torch.cat([picture.images for picture in pictures]).to(ready.device))
     return walk(
         ready, x, ready.schedule.ascent(x, start=-1),
-        ids=range(len(pictures)), cond=condition(ready, labels), noise=NONE,
+        ids=range(len(pictures)), cond=condition(ready, told), noise=NONE,
         sampler=DdimInversion(edit.request.corrections), on_step=on_step,
     )  # fmt: skip
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from unnoise.edit.canvas import Canvas
 from unnoise.edit.folder import COLUMNS, ROWS, Folder, read_pixels
+from unnoise.edit.holes import find_holes
 from unnoise.edit.interpolate import between, check_ends
 from unnoise.edit.invert import (
     Code,
@@ -20,40 +22,73 @@ from unnoise.edit.invert import (
 )
 from unnoise.edit.pictures import Picture, find_pictures, read_picture
 from unnoise.edit.plan import Edit
-from unnoise.edit.vary import Job, variants
+from unnoise.edit.redraw import Job, read_canvas, redrawn
+from unnoise.edit.telling import Told
+from unnoise.edit.upscale import consistency
+from unnoise.edit.ways import WAYS
 from unnoise.images import Pixels, grid, save_animation, to_pixels
 
 STRIP, ANIMATION = "strip.png", "animation.gif"
 CODE = ".safetensors"
 
 
-def vary_files(folder: Folder, paths: Sequence[Path]) -> None:
-    """NAME-000.png and so on for every picture; those that are there stay."""
+def redraw_files(folder: Folder, paths: Sequence[Path]) -> dict[str, float]:
+    """NAME-000.png and so on for every picture; those that are there stay.
+
+    Returns the consistency of enlarged pictures, in dB, by the names of the results; nothing for other kinds.
+    """
     edit, named = folder.edit, find_pictures(paths)
-    ids = list(edit.ready.ids)
-    usable = folder.pictures(named, edit.labels(len(named)))
-    folder.claim(paths, [_variant(folder, name, k) for name in named for k in ids])
+    way, ids = WAYS[edit.request.kind], list(edit.ready.ids)
+    find_hole = find_holes(edit.request)
+    usable = folder.usable(
+        named, edit.told(len(named)), lambda path, name: read_canvas(edit, way, path, find_hole, name)
+    )
+    folder.claim(paths, [_result(folder, name, k) for name in named for k in ids])
     folder.on_begin(len(named) * len(ids))
-    seen: list[Picture] = []
+    seen: list[Canvas] = []
+    kept: dict[str, float] = {}
 
     def jobs() -> Iterator[Job]:
-        for picture, label in usable:
+        for canvas, told in usable:
             if len(seen) < ROWS:
-                seen.append(picture)
-            there = [k for k in ids if folder.has(_variant(folder, picture.name, k), [picture])]
-            yield Job(picture, label, [k for k in ids if k not in there])
+                seen.append(canvas)
+            there = [k for k in ids if folder.has(_result(folder, canvas.name, k), [canvas])]
+            for k in there:
+                _note(kept, canvas, k, _read(folder, _result(folder, canvas.name, k)))
+            yield Job(canvas, told, [k for k in ids if k not in there])
 
-    for result in variants(edit, jobs(), folder.on_step):
-        path = _variant(folder, result.picture.name, result.index)
-        request = folder.request_of(result.index, result.label)
-        folder.write(path, result.pixels, request, [result.picture])
+    for result in redrawn(edit, way, jobs(), folder.on_step):
+        path = _result(folder, result.canvas.name, result.index)
+        request = folder.request_of(result.index, result.told)
+        decibels = _note(kept, result.canvas, result.index, result.pixels)
+        about = {} if decibels is None else {"consistency": f"{decibels:.2f} dB"}
+        folder.write(path, result.pixels, request, [result.canvas], **about)
         folder.on_result(1)
-    shown = ids[:COLUMNS]
-    rows = [[p.pixels, *(_read(folder, _variant(folder, p.name, k)) for k in shown)] for p in seen]
-    folder.save_sheet(rows, ["before", *map(str, shown)])
+    _save_results(folder, seen, ids[:COLUMNS])
+    return kept
 
 
-def _variant(folder: Folder, name: str, k: int) -> Path:
+def _note(kept: dict[str, float], canvas: Canvas, index: int, pixels: Pixels) -> float | None:
+    """The consistency of an enlarged picture, noted by its name; None for another."""
+    if canvas.small is None:
+        return None
+    decibels = consistency(small=canvas.before, large=torch.as_tensor(pixels))
+    kept[f"{canvas.name}-{index:03d}"] = decibels
+    return decibels
+
+
+def _save_results(folder: Folder, seen: Sequence[Canvas], shown: Sequence[int]) -> None:
+    """The sheet: a picture, its hole where there is one, and its first results."""
+    with_holes = any(canvas.hole is not None for canvas in seen)
+    rows: list[list[Pixels]] = []
+    for canvas in seen:
+        results: list[Pixels] = [_read(folder, _result(folder, canvas.name, k)) for k in shown]
+        hole = [canvas.seen if canvas.seen_hole is None else canvas.seen_hole] if with_holes else []
+        rows.append([canvas.seen, *hole, *results])
+    folder.save_sheet(rows, ["before", *(["hole"] if with_holes else []), *map(str, shown)])
+
+
+def _result(folder: Folder, name: str, k: int) -> Path:
     return folder.out / f"{name}-{k:03d}.png"
 
 
@@ -68,7 +103,7 @@ def invert_files(folder: Folder, paths: Sequence[Path]) -> dict[str, RoundTrip]:
     """
     edit, named = folder.edit, find_pictures(paths)
     edit.refuse_noise("from there no picture comes back")
-    told = dict(zip(named, edit.labels(len(named)), strict=True))
+    told = dict(zip(named, edit.told(len(named)), strict=True))
     pictures = {name: path for name, path in named.items() if path.suffix != CODE}
     codes = _load_codes(folder, {name: path for name, path in named.items() if path.suffix == CODE})
     usable = folder.pictures(pictures, [told[name] for name in pictures])
@@ -85,14 +120,14 @@ def invert_files(folder: Folder, paths: Sequence[Path]) -> dict[str, RoundTrip]:
         if name in shown:
             rows[name] = [done.picture.pixels, _seen(folder.edit, done.code), done.back]
 
-    def missing() -> Iterator[tuple[Picture, int | None]]:
-        for picture, label in usable:
+    def missing() -> Iterator[tuple[Picture, Told]]:
+        for picture, its in usable:
             path = _back(folder, picture.name)
             if folder.has(path, [picture]) and _code(folder, picture.name).exists():
                 code = load_code(_code(folder, picture.name))
                 note(Inversion(picture, code, torch.from_numpy(_read(folder, path).copy())))
             else:
-                yield picture, label
+                yield picture, its
 
     for result in inversions(edit, missing(), folder.on_step):
         name = result.picture.name
@@ -124,7 +159,7 @@ def _load_codes(folder: Folder, files: Mapping[str, Path]) -> dict[str, Code]:
     return codes
 
 
-def _draw_codes(folder: Folder, codes: Mapping[str, Code], told: Mapping[str, int | None]) -> None:
+def _draw_codes(folder: Folder, codes: Mapping[str, Code], told: Mapping[str, Told]) -> None:
     rows = [(code, told[name]) for name, code in codes.items()]
     results = (pixels for batch in drawn(folder.edit, rows, folder.on_step) for pixels in batch.pixels)
     for name, pixels in zip(codes, results, strict=True):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unnoise.config.requests import EditRequest
 from unnoise.data.crop import center_crop, to_bands
-from unnoise.data.decode import BrokenPicture, Decoding, opened, quiet, upright
+from unnoise.data.decode import BrokenPicture, Decoding, in_srgb, opened, quiet, upright
 from unnoise.data.folder import open_folder
 from unnoise.images import to_images
 
@@ -74,27 +74,67 @@ def find_pictures(paths: Sequence[Path]) -> dict[str, Path]:
     return named
 
 
+@dataclass(frozen=True, eq=False)
+class Upright:
+    """A picture in its own size, as people see it, in the channels of the model."""
+
+    name: str
+    called: str
+    """What people call it: its file."""
+    image: Image.Image
+    clear: np.ndarray | None
+    """(H, W) bool: where it is not opaque; None for a picture without transparency."""
+
+    @property
+    def sides(self) -> str:
+        """Such as 640x480."""
+        return "{}x{}".format(*self.image.size)
+
+
 def read_picture(
     source: Readable | Picture, shape: tuple[int, int, int], request: EditRequest, name: str = ""
 ) -> Picture:
     """A picture made (C, H, W) `shape` as the request says. ValueError names it and what is wrong with it."""
     if isinstance(source, Picture):
         return source
-    channels, size = shape[0], shape[1]
+    if request.fit == "tile":
+        raise ValueError(
+            f"fit tile keeps the size of pictures, and {request.kind} needs the model's; use crop or pad"
+        )
+    upright_one = read_upright(source, shape[0], request, name)
+    try:
+        pixels = fitted(upright_one.image, shape[1], request.fit)
+    except BrokenPicture as error:
+        raise ValueError(f"{upright_one.called}: {error}") from None
+    return Picture(upright_one.name, torch.from_numpy(np.array(pixels)))
+
+
+def read_upright(source: Readable | Picture, channels: int, request: EditRequest, name: str = "") -> Upright:
+    """A picture turned as its EXIF says, its colours in sRGB. ValueError names it and what is wrong with it.
+
+    A model of grey pictures refuses colours, unless they are not wanted (`request.grey`).
+    """
+    if isinstance(source, Picture):
+        name = name or source.name
+        source = source.pixels
     if channels > 4:
         raise ValueError(f"no file holds pictures of {channels} channels, such as this model's; use 1 to 4")
     decoding = Decoding(channels, _colour(request.background), request.max_pixels)
-    try:
-        with quiet(), _opened(source, request.max_pixels) as image:
-            square = upright(image, decoding)
-            if channels < 3 and not request.grey:
-                _refuse_colour(upright(image, replace(decoding, channels=4)))
-            pixels = _fitted(square, size, request.fit)
-    except BrokenPicture as error:
-        called = str(source) if isinstance(source, str | Path) else name or "the picture"
-        raise ValueError(f"{called}: {error}") from None
+    called = str(source) if isinstance(source, str | Path) else name or "the picture"
     own = Path(source).stem if isinstance(source, str | Path) else "picture"
-    return Picture(name or own, torch.from_numpy(np.array(pixels)))
+    try:
+        with quiet(), _opened(source, request.max_pixels) as opened_one:
+            image = in_srgb(opened_one)
+            kept = upright(image, decoding)
+            whole = upright(image, replace(decoding, channels=4))
+    except BrokenPicture as error:
+        raise ValueError(f"{called}: {error}") from None
+    if channels < 3 and not request.grey and _has_colour(whole):
+        raise ValueError(
+            f"{called}: it has colour and the model draws in grey; option grey takes it without its colours"
+        )
+    clear = np.asarray(whole)[..., 3] < 255
+    return Upright(name or own, called, kept, clear if clear.any() else None)
 
 
 def _colour(text: str) -> tuple[int, int, int]:
@@ -124,31 +164,36 @@ def _opened(source: Readable, max_pixels: int) -> Iterator[Image.Image]:
         yield to_bands(levels if levels.ndim == 3 else levels[..., None])[0]
 
 
-def _refuse_colour(image: Image.Image) -> None:
-    """BrokenPicture when a picture of mode RGBA has a visible pixel that is not grey."""
+def _has_colour(image: Image.Image) -> bool:
+    """Whether a picture of mode RGBA has a visible pixel that is not grey."""
     levels = np.asarray(image)
     seen = levels[levels[..., 3] > 0]
-    if (seen[:, :1] != seen[:, 1:3]).any():
-        raise BrokenPicture(
-            "it has colour and the model draws in grey; option grey takes it without its colours"
-        )
+    return bool((seen[:, :1] != seen[:, 1:3]).any())
 
 
-def _fitted(image: Image.Image, size: int, fit: str) -> np.ndarray:
-    """The picture as a square of `size`, uint8 (size, size, C); never squeezed: both sides shrink alike."""
+def fitted(image: Image.Image, size: int, fit: str) -> np.ndarray:
+    """The picture as a square of `size`, uint8 (size, size, C); never squeezed: both sides shrink alike.
+
+    BrokenPicture where it is no such square and fit is refuse.
+    """
     if image.size == (size, size):
-        pixels = np.asarray(image)
-        return pixels if pixels.ndim == 3 else pixels[..., None]
+        return as_levels(image)
     if fit == "refuse":
         width, height = image.size
         raise BrokenPicture(
             f"it is {width}x{height} and the model draws {size}x{size}; choose fit crop (resize, cut the "
-            "middle) or pad (repeat its edges)"
+            "middle), pad (repeat its edges) or tile (keep its size)"
         )
-    return center_crop(image, size) if fit == "crop" else _padded(image, size)
+    return center_crop(image, size) if fit == "crop" else padded(image, size)
 
 
-def _padded(image: Image.Image, size: int) -> np.ndarray:
+def as_levels(image: Image.Image) -> np.ndarray:
+    """uint8 (H, W, C) of a picture."""
+    pixels = np.asarray(image)
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def padded(image: Image.Image, size: int) -> np.ndarray:
     """The whole picture in the middle, its edges repeated; shrunk if it is larger, as `center_crop` does."""
     while max(image.size) >= 2 * size:
         image = image.resize([max(1, side // 2) for side in image.size], Image.Resampling.BOX)
@@ -156,8 +201,7 @@ def _padded(image: Image.Image, size: int) -> np.ndarray:
         factor = size / max(image.size)
         sides = [max(1, round(side * factor)) for side in image.size]
         image = image.resize(sides, Image.Resampling.BICUBIC)
-    pixels = np.asarray(image)
-    pixels = pixels if pixels.ndim == 3 else pixels[..., None]
+    pixels = as_levels(image)
     across, down = size - image.width, size - image.height
     around = ((down // 2, down - down // 2), (across // 2, across - across // 2), (0, 0))
     return np.pad(pixels, around, mode="edge")

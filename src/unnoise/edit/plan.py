@@ -1,30 +1,25 @@
 """An edit made ready for one model: the request checked, classes found, the way down from a noise level."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from unnoise.config.load import from_dict, to_dict
 from unnoise.config.requests import EditRequest
-from unnoise.diffusion.condition import Condition
+from unnoise.diffusion.constrain import Constraint
 from unnoise.diffusion.noise import Noise, RowNoise
+from unnoise.diffusion.schedule import At
 from unnoise.distributed import choose_device
-from unnoise.edit.pictures import Picture
+from unnoise.edit.canvas import Canvas, Frame
+from unnoise.edit.checks import check_request
+from unnoise.edit.telling import Told, condition, open_telling, words_of
 from unnoise.generate import EXACT_BATCH, OnStep, walk
 from unnoise.images import ImageBatch, to_pixels
+from unnoise.low_res import SmallPictures
 from unnoise.model import Model
 from unnoise.planning import Plan, plan
-
-MEANT_FOR = {
-    "strength": ("vary", "interpolate"),
-    "mix": ("interpolate",),
-    "seeds": ("interpolate",),
-    "frames": ("interpolate",),
-    "corrections": ("interpolate", "invert"),
-}
-"""Fields of EditRequest that belong to some kinds of edit only."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +28,8 @@ class Edit:
 
     request: EditRequest
     ready: Plan
+    """At the model's own size."""
+    _sized: dict[tuple[int, int], Plan] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -44,13 +41,39 @@ class Edit:
         """(C, H, W) of a picture."""
         return self.ready.picture
 
+    @property
+    def frame(self) -> Frame:
+        """What a picture is put into."""
+        return Frame(self.picture[1], self.ready.step)
+
+    def sized(self, height: int, width: int) -> Plan:
+        """The plan for pictures of these sides. Under `fit` tile it works in squares of the model's size."""
+        if (height, width) == self.picture[1:]:
+            return self.ready
+        if (height, width) not in self._sized:
+            ready, drawn = self.ready, self.request.generate
+            patch = drawn.patch
+            if patch is None and self.request.fit == "tile":
+                patch = max(1, self.picture[1] // (2 * ready.step)) * 2 * ready.step
+            wanted = replace(drawn, height=height, width=width, patch=patch)
+            self._sized[height, width] = plan(
+                ready.model, wanted, low_res=ready.low_res, telling=ready.telling
+            )
+        return self._sized[height, width]
+
     def walked(self, images: Tensor) -> Tensor:
         """What is walked, (B, C, H, W), of images in [-1, 1], where the images are."""
         return self.ready.model.encode(images.to(self.ready.device)).to(images.device)
 
+    def images(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) on the CPU, nominally in [-1, 1], of what was walked."""
+        factor = self.picture[1] // self.shape[1]
+        ready = self.sized(factor * x.shape[2], factor * x.shape[3])
+        return torch.cat([images.float().cpu() for images in ready.decode(x.to(ready.device))])
+
     def pixels(self, x: Tensor, *, rule: str = "openai") -> Tensor:
         """uint8 (B, H, W, C) on the CPU of what was walked, rounded by `images.to_pixels`'s rule."""
-        return to_pixels(self.ready.model.decode(x.to(self.ready.device)), rule=rule).cpu()
+        return to_pixels(self.images(x), rule=rule)
 
     @property
     def batch_size(self) -> int:
@@ -62,8 +85,12 @@ class Edit:
         """The entry of the grid that `strength` takes pictures to: -1 leaves them, S - 1 is the noisiest."""
         return entry(self.ready, self.request.strength)
 
-    def labels(self, count: int) -> list[int | None]:
-        """The classes of `count` pictures."""
+    def told(self, count: int) -> list[Told]:
+        """The classes of `count` pictures, and words."""
+        words = words_of(self.request, self.ready.telling, count)
+        return [Told(label, text) for label, text in zip(self._labels(count), words, strict=True)]
+
+    def _labels(self, count: int) -> list[int | None]:
         wanted = self.request.generate.labels
         if len(wanted) > 1 and len(wanted) != count:
             raise ValueError(
@@ -108,35 +135,14 @@ def plan_edit(model: Model, request: EditRequest) -> Edit:
     fit.
     """
     request = from_dict(EditRequest, to_dict(request))
-    for name, kinds in MEANT_FOR.items():
-        if request.kind not in kinds and getattr(request, name) != getattr(EditRequest(), name):
-            raise ValueError(
-                f"{name}={getattr(request, name)!r} means nothing to {request.kind}; leave it out "
-                f"(it belongs to {' and '.join(kinds)})"
-            )
-    if not 0 <= request.strength <= 1:
-        raise ValueError(
-            f"strength={request.strength:g} is outside 0 to 1; 0 leaves a picture as it is, 1 nothing of it"
-        )
-    if request.kind == "interpolate" and request.mix == "x_T" and request.strength != EditRequest().strength:
-        raise ValueError(
-            f"strength={request.strength:g} means nothing to interpolate in x_T, which goes all the way to "
-            "noise; leave it out, or use mix x_t"
-        )
-    if request.corrections < 0:
-        raise ValueError(f"corrections={request.corrections} is too small; use 0 (none) or more")
-    if request.frames < 2:
-        raise ValueError(f"frames={request.frames} is too small; use 2 (the ends alone) or more")
-    side = model.config.low_res
-    if side:
-        raise ValueError(
-            f"this model is an upsampler: it enlarges pictures of {side}x{side} and edits none; name a model "
-            "that draws without one"
-        )
+    check_request(model, request)
     if request.generate.device != "auto":
         model.to(choose_device(request.generate.device))
-    edit = Edit(request, plan(model, request.generate))
-    edit.labels(max(1, len(request.generate.labels)))  # refuses at once where no class cannot be
+    telling = open_telling(model, request)
+    # The pictures of an upsampler come with each row.
+    small = None if model.config.low_res is None else SmallPictures.held(torch.empty(0))
+    edit = Edit(request, plan(model, request.generate, low_res=small, telling=telling))
+    edit.told(max(1, len(request.generate.labels), len(request.generate.prompts)))  # refuses at once
     return edit
 
 
@@ -163,7 +169,7 @@ def entry(ready: Plan, strength: float) -> int:
 def _without_a_class(ready: Plan) -> int | None:
     """What an edit that names no class tells the network; ValueError where that cannot be."""
     model, request = ready.model, ready.request
-    if request.guidance != 1 or ready.guide is not None:
+    if ready.guide is not None or request.guidance != 1 and not _guided_by_more(ready):
         raise ValueError("guidance leads towards a class, and none is named; name one with label")
     if model.config.class_rows is None:
         return None
@@ -175,6 +181,12 @@ def _without_a_class(ready: Plan) -> int | None:
     return model.null_label
 
 
+def _guided_by_more(ready: Plan) -> bool:
+    """Whether guidance has something besides a class to lead towards."""
+    telling = ready.telling
+    return telling is not None and bool(telling.prompts or telling.teller.needs_pictures)
+
+
 @dataclass(frozen=True, eq=False)
 class Start:
     """One result that is to be drawn."""
@@ -183,45 +195,55 @@ class Start:
     """(1, C, H, W) at the noise level that it starts from."""
     noise: Noise
     """Of a batch of one."""
-    label: int | None
+    told: Told
     index: int
     """Its number among the results of its picture."""
-    picture: Picture | None = None
+    canvas: Canvas | None = None
     """What it is made of; None where it is made of several."""
 
 
+@dataclass(frozen=True, eq=False)
+class Route:
+    """How a batch goes from its start to pictures."""
+
+    path: Sequence[At]
+    constraint: Constraint | None = None
+
+
+FindRoute = Callable[[Plan, Sequence[Start], Tensor], Route]
+"""The route of a batch x (B, C, H, W), on its device, under a plan of its size."""
+
+
 def descend(
-    ready: Plan, starts: Iterable[Start], top: int, on_step: OnStep | None = None
+    edit: Edit, starts: Iterable[Start], route_of: FindRoute, on_step: OnStep | None = None
 ) -> Iterator[tuple[Start, Tensor]]:
-    """Every start and what it becomes, (C, H, W), walking down from entry `top`; drawn as it is asked for."""
-    for rows, kept in _batches(starts, ready.request.batch_size, exact=ready.request.exact):
-        if top < 0:
+    """Every start and what it becomes, (C, H, W), on its way; drawn as it is asked for."""
+    factor, request = edit.picture[1] // edit.shape[1], edit.request.generate
+    for rows, kept in _batches(starts, request.batch_size, exact=request.exact):
+        ready = edit.sized(factor * rows[0].x.shape[2], factor * rows[0].x.shape[3])
+        x = torch.cat([start.x for start in rows]).to(ready.device)
+        route = route_of(ready, rows, x)
+        if len(route.path) < 2:
             yield from ((rows[k], rows[k].x[0]) for k in kept)
             continue
-        x = torch.cat([start.x for start in rows]).to(ready.device)
+        noise = RowNoise([start.noise for start in rows])
+        canvases = [start.canvas for start in rows if start.canvas is not None]
         drawn = walk(
-            ready, x, ready.schedule.path(x, start=top),
-            ids=[start.index for start in rows], cond=condition(ready, [start.label for start in rows]),
-            noise=RowNoise([start.noise for start in rows]), on_step=on_step,
+            ready, x, route.path, ids=[start.index for start in rows],
+            cond=condition(ready, [start.told for start in rows], canvases, noise),
+            noise=noise, constraint=route.constraint, on_step=on_step,
         )  # fmt: skip
         yield from ((rows[k], drawn[k]) for k in kept)
 
 
-def condition(ready: Plan, labels: Sequence[int | None]) -> Condition:
-    """The classes of a batch, all of them set or none."""
-    if any(label is None for label in labels):
-        assert all(label is None for label in labels), "a model knows classes or does not"
-        return Condition()
-    return Condition(label=torch.tensor(labels, device=ready.device))
-
-
 def _batches(starts: Iterable[Start], size: int, *, exact: bool) -> Iterator[tuple[list[Start], list[int]]]:
-    """Rows for the network and those of them that count: as many as it takes, or for `exact` a batch of fixed
-    size with each result in its fixed place, and copies in the others.
+    """Rows of one size for the network and those of them that count: as many as it takes, or for `exact` a
+    batch of fixed size with each result in its fixed place, and copies in the others.
     """
     rows: list[Start] = []
     for start in starts:
-        if rows and (_place(start) <= _place(rows[-1]) if exact else len(rows) == size):
+        full = rows and (_place(start) <= _place(rows[-1]) if exact else len(rows) == size)
+        if full or rows and start.x.shape != rows[0].x.shape:
             yield _in_places(rows) if exact else (rows, list(range(len(rows))))
             rows = []
         rows.append(start)

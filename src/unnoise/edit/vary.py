@@ -4,39 +4,20 @@ Meng et al. 2022 (SDEdit), arXiv:2108.01073, section 3, on whole pictures.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from unnoise.config.requests import EditRequest
-from unnoise.diffusion.noise import SeededNoise
 from unnoise.diffusion.schedule import add_noise
-from unnoise.edit.pictures import Picture, Readable, read_picture
-from unnoise.edit.plan import Edit, Start, descend, plan_edit
+from unnoise.edit.canvas import Canvas, canvas
+from unnoise.edit.pictures import Picture, Readable, Upright
+from unnoise.edit.plan import Edit, FindRoute, Route, Start, plan_edit
+from unnoise.edit.redraw import Way, results_of
 from unnoise.generate import OnStep
-from unnoise.images import ImageBatch
+from unnoise.images import ImageBatch, to_pixels
 from unnoise.model import Model
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """A picture, its class, and which of its variants are wanted."""
-
-    picture: Picture
-    label: int | None
-    wanted: Sequence[int]
-
-
-@dataclass(frozen=True, eq=False)
-class Variant:
-    """What became of a picture."""
-
-    picture: Picture
-    label: int | None
-    index: int
-    pixels: Tensor
-    """uint8 (H, W, C)."""
+from unnoise.planning import Plan
 
 
 def vary(
@@ -50,43 +31,31 @@ def vary(
 
     Variant k meets the noise of picture k of the same seed: at strength 1 it is that picture.
     """
-    edit = plan_edit(model, request)
-    known = [read_picture(picture, edit.picture, edit.request) for picture in pictures]
-    ids = tuple(edit.ready.ids)
-    jobs = [Job(p, label, ids) for p, label in zip(known, edit.labels(len(known)), strict=True)]
-    return _grouped(edit, variants(edit, jobs, on_step), ids)
+    return results_of(plan_edit(model, request), VARY, pictures, None, on_step)
 
 
-def _grouped(edit: Edit, drawn: Iterator[Variant], ids: tuple[int, ...]) -> Iterator[ImageBatch]:
-    rows: list[Tensor] = []
-    for variant in drawn:
-        rows.append(variant.pixels)
-        if len(rows) == len(ids):
-            yield edit.batch(rows, [variant.label] * len(ids), ids)
-            rows = []
+def framed(edit: Edit, picture: Upright, hole: np.ndarray | None) -> Canvas:
+    """The picture in its frame."""
+    return canvas(picture, hole, edit.frame, edit.request)
 
 
-def variants(edit: Edit, jobs: Iterable[Job], on_step: OnStep | None = None) -> Iterator[Variant]:
-    """All that the jobs want, in order."""
-    top, like = edit.top, torch.empty(1, *edit.shape)
-
-    def starts() -> Iterator[Start]:
-        for job in jobs:
-            for k in job.wanted:
-                noise = SeededNoise(edit.request.generate.seed, [k])
-                x = _noised(edit, job.picture, noise(like, step=-1, draw=0), top)
-                yield Start(x, noise, job.label, k, job.picture)
-
-    for start, x in descend(edit.ready, starts(), top, on_step):
-        assert start.picture is not None
-        pixels = start.picture.pixels if top < 0 else edit.pixels(x[None])[0]
-        yield Variant(start.picture, start.label, start.index, pixels)
-
-
-def _noised(edit: Edit, picture: Picture, eps: Tensor, top: int) -> Tensor:
-    """x at entry `top`: the picture with eps, and at strength 1 eps alone, as a plain sample starts."""
-    if top < 0:
-        return edit.walked(picture.images)
+def noised(edit: Edit, canvas: Canvas, eps: Tensor) -> Tensor:
+    """x where the strength leads: the picture with eps; at strength 1 eps alone, as a plain sample begins."""
     if edit.request.strength == 1:
         return eps
-    return add_noise(edit.walked(picture.images), eps, edit.ready.schedule.at(top, eps))
+    x0 = edit.walked(canvas.images)
+    return x0 if edit.top < 0 else add_noise(x0, eps, edit.ready.schedule.at(edit.top, eps))
+
+
+def _route(edit: Edit) -> FindRoute:
+    def route(ready: Plan, rows: Sequence[Start], x: Tensor) -> Route:
+        return Route(ready.schedule.path(x, start=edit.top))
+
+    return route
+
+
+def _finish(edit: Edit, canvas: Canvas, images: Tensor) -> Tensor:
+    return canvas.known if edit.top < 0 else to_pixels(images)[0]
+
+
+VARY = Way(framed, noised, _route, _finish)

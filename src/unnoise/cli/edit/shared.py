@@ -1,0 +1,161 @@
+"""What all edits have in common on the command line: their arguments, and the options of how they draw."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from unnoise.config.requests import EditRequest, GenerateRequest
+
+EDIT, DRAWN = EditRequest(), GenerateRequest()
+
+edit = typer.Typer(
+    name="edit",
+    help="Edit pictures with a trained model.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+ModelFile = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A model file, a run directory or a published .pt file.")
+]
+Pictures = Annotated[list[Path], typer.Argument(metavar="PICTURE", help="Pictures, or folders of them.")]
+Out = Annotated[Path, typer.Option(help="Folder for the results; the same command continues there.")]
+N = Annotated[int, typer.Option("-n", help="Results of each picture.")]
+First = Annotated[int, typer.Option(metavar="K", help="Number of the first result.")]
+Mask = Annotated[
+    str,
+    typer.Option(help="Where to draw: a picture, white there; a folder of such of the same names; or alpha."),
+]
+Box = Annotated[
+    str, typer.Option(metavar="LEFT,TOP,WIDTH,HEIGHT", help="Where to draw: a rectangle, in pixels.")
+]
+Strokes = Annotated[
+    str, typer.Option(metavar="FILE", help='Where to draw: json, [{"width": 6, "points": [[3, 4], ...]}].')
+]
+Feather = Annotated[
+    int, typer.Option(help="Of a model of latents: pixels around the hole that pass into the picture.")
+]
+Method = Annotated[str, typer.Option(help="auto, told, replace or repaint.")]
+Jump = Annotated[int, typer.Option(help="Of repaint: steps that it goes back at a time.")]
+Repeats = Annotated[int | None, typer.Option(help="Of repaint: times that it walks each stretch; 10.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """The options of every edit, in the order of its help."""
+
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="Class of the pictures by name or index: one for all, or one each. Default: none."),
+    ] = None
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="For a model of captions: words, one for all, or one each.")
+    ] = None
+    text_encoder: Annotated[
+        str, typer.Option(help="Folder of the model's frozen text encoder, where it lies elsewhere now.")
+    ] = DRAWN.text_encoder
+    sampler: Annotated[str, typer.Option(help="As of `sample`.")] = DRAWN.sampler
+    steps: Annotated[str, typer.Option(help="Of the whole way from noise, as of `sample`.")] = DRAWN.steps
+    eta: Annotated[float, typer.Option(help="Noise of the samplers that can do without, as of `sample`.")] = (
+        DRAWN.eta
+    )
+    guidance: Annotated[float, typer.Option(help="Scale of classifier-free guidance; 1 is off.")] = (
+        DRAWN.guidance
+    )
+    classifier: Annotated[str, typer.Option(help="A noisy classifier that guides towards the label.")] = (
+        DRAWN.classifier
+    )
+    scale: Annotated[float | None, typer.Option(help="Of the classifier's gradient.")] = DRAWN.scale
+    seed: Annotated[
+        int, typer.Option(help="A result depends on its picture, the seed and its number alone.")
+    ] = DRAWN.seed
+    fit: Annotated[
+        str,
+        typer.Option(
+            help="Pictures of another size: refuse, crop (resize, cut the middle), pad (repeat edges), tile "
+            "(keep the size, draw in overlapping squares)."
+        ),
+    ] = EDIT.fit
+    grey: Annotated[
+        bool, typer.Option("--grey", help="Take coloured pictures as grey, for a model of grey ones.")
+    ] = EDIT.grey
+    background: Annotated[str, typer.Option(help="Colour that transparent pixels are laid over.")] = (
+        EDIT.background
+    )
+    patch: Annotated[
+        int | None, typer.Option(help="Side of those squares, or of such for a large picture, in pixels.")
+    ] = DRAWN.patch
+    set: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Any field of the EditRequest, such as generate.clip=none."),
+    ] = None
+    batch_size: Annotated[int, typer.Option(help="Pictures through the network side by side.")] = (
+        DRAWN.batch_size
+    )
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Results equal to the bit, however they are batched.")
+    ] = DRAWN.exact
+    preset: Annotated[str, typer.Option(help="What network a .pt file is for, if it cannot be told.")] = ""
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = DRAWN.device
+    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = DRAWN.precision
+
+    def request(self, own: dict[str, Any], drawn: dict[str, Any]) -> dict[str, Any]:
+        """An EditRequest as plain data: these options, a verb's own, and its own of how it draws."""
+        same = ("text_encoder", "sampler", "steps", "eta", "guidance", "classifier", "scale", "seed", "patch")
+        generate = {name: getattr(self, name) for name in (*same, "batch_size", "exact", "precision")}
+        generate |= {"labels": self.label or [], "prompts": self.prompt or [], **drawn}
+        shared = {"fit": self.fit, "grey": self.grey, "background": self.background}
+        return {**shared, **own, "generate": generate}
+
+
+def verb(*, without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function a verb of `unnoise edit`: its last argument, `shared`, stands for the options of
+    Shared, but for those that mean nothing to it.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(function, eval_str=True).parameters.values())
+        assert own.pop().name == "shared"
+        there = [
+            inspect.Parameter(
+                each.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=each.default,
+                annotation=each.type,
+            )
+            for each in dataclasses.fields(Shared)
+            if each.name not in without
+        ]
+        names = [each.name for each in there]
+
+        def command(**given: Any) -> None:
+            shared = Shared(**{name: given.pop(name) for name in names})
+            function(**given, shared=shared)
+
+        keyword = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
+        signature = inspect.Signature([*keyword, *there])
+        command.__signature__ = signature  # type: ignore[attr-defined]
+        command.__annotations__ = {each.name: each.annotation for each in signature.parameters.values()}
+        command.__doc__ = function.__doc__
+        edit.command(name=function.__name__)(command)
+        return function
+
+    return register
+
+
+def parse_box(text: str) -> tuple[int, ...] | None:
+    """The numbers of "3,4,10,8"; None for none at all."""
+    if not text:
+        return None
+    try:
+        left, top, width, height = map(int, text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"box={text!r} is no rectangle; write left,top,width,height in pixels, such as 8,8,12,10"
+        ) from None
+    return left, top, width, height

@@ -1,0 +1,114 @@
+"""What of an EditRequest belongs together, before a picture is looked at."""
+
+from unnoise.config.requests import EditKind, EditRequest
+from unnoise.edit.telling import tells_of_pictures
+from unnoise.model import Model
+
+CONSTRAINED: tuple[EditKind, ...] = ("inpaint", "outpaint", "colorize", "upscale")
+"""Kinds that draw all the way from noise, and keep what is known of the picture."""
+PER_PICTURE: tuple[EditKind, ...] = ("vary", "stroke", *CONSTRAINED)
+"""Kinds that make any number of results of each picture, and of nothing else."""
+_HOLES: tuple[EditKind, ...] = ("inpaint", "stroke")
+MEANT_FOR: dict[str, tuple[EditKind, ...]] = {
+    "strength": ("vary", "interpolate", "stroke"),
+    "mix": ("interpolate",),
+    "seeds": ("interpolate",),
+    "frames": ("interpolate",),
+    "corrections": ("interpolate", "invert"),
+    "mask": _HOLES,
+    "box": _HOLES,
+    "strokes": _HOLES,
+    "feather": ("inpaint", "outpaint", "stroke"),
+    "left": ("outpaint",),
+    "right": ("outpaint",),
+    "top": ("outpaint",),
+    "bottom": ("outpaint",),
+    "factor": ("upscale",),
+    "method": CONSTRAINED,
+    "jump": CONSTRAINED,
+    "repeats": (*CONSTRAINED, "stroke"),
+}
+"""Fields of EditRequest that belong to some kinds of edit only."""
+METHODS = {"jump": ("repaint",), "repeats": ("repaint",)}
+"""Fields of EditRequest that belong to some methods only."""
+DEFAULTS = EditRequest()
+
+
+def check_request(model: Model, request: EditRequest) -> None:
+    """ValueError for fields that mean nothing to the kind of edit, or whose numbers do not fit."""
+    for name, kinds in MEANT_FOR.items():
+        if request.kind not in kinds and getattr(request, name) != getattr(DEFAULTS, name):
+            raise ValueError(
+                f"{name}={getattr(request, name)!r} means nothing to {request.kind}; leave it out "
+                f"(it belongs to {' and '.join(kinds)})"
+            )
+    _check_numbers(request)
+    if request.kind == "outpaint" and request.fit not in ("refuse", "tile"):
+        raise ValueError(
+            f"fit={request.fit}: outpaint keeps its picture; leave it out, or use tile to draw in "
+            "squares of the model's size"
+        )
+    if request.kind == "interpolate" and request.mix == "x_T" and request.strength != DEFAULTS.strength:
+        raise ValueError(
+            f"strength={request.strength:g} means nothing to interpolate in x_T, which goes all the way to "
+            "noise; leave it out, or use mix x_t"
+        )
+    if request.kind in CONSTRAINED:
+        _check_method(model, request)
+    if request.feather and model.first_stage is None:
+        raise ValueError(
+            f"feather={request.feather}: this model draws pixels, which meet the picture at the hole's edge; "
+            "leave it out (it is for models of latents)"
+        )
+    side = model.config.low_res
+    if side and request.kind != "upscale":
+        raise ValueError(
+            f"this model is an upsampler: it enlarges pictures of {side}x{side} and edits none; name a model "
+            "that draws without one"
+        )
+    for name in ("height", "width"):
+        if getattr(request.generate, name) is not None:
+            raise ValueError(
+                f"{name}={getattr(request.generate, name)}: an edit is as large as its picture; leave it out "
+                "(see fit)"
+            )
+
+
+def _check_numbers(request: EditRequest) -> None:
+    if not 0 <= request.strength <= 1:
+        raise ValueError(
+            f"strength={request.strength:g} is outside 0 to 1; 0 leaves a picture as it is, 1 nothing of it"
+        )
+    leasts = {"corrections": 0, "frames": 2, "jump": 1, "repeats": 1, "factor": 2, "feather": 0}
+    leasts |= dict.fromkeys(("left", "right", "top", "bottom"), 0)
+    for name, least in leasts.items():
+        value = getattr(request, name)
+        if value is not None and value < least:
+            raise ValueError(f"{name}={value} is too small; use {least} or more")
+    if request.kind == "outpaint" and not any((request.left, request.right, request.top, request.bottom)):
+        raise ValueError("outpaint adds pixels on some side; name how many with left, right, top or bottom")
+
+
+def _check_method(model: Model, request: EditRequest) -> None:
+    trained, method = tells_of_pictures(model, request.kind), request.method
+    if method == "told" and not trained:
+        raise ValueError(
+            f"method=told: this model was not trained to {request.kind}; use replace, or leave it out"
+        )
+    if model.config.low_res is not None and method not in ("auto", "told"):
+        raise ValueError(
+            f"method={method}: this model is an upsampler, it is told the small picture; leave it out"
+        )
+    for name, methods in METHODS.items():
+        if getattr(request, name) != getattr(DEFAULTS, name) and method not in methods:
+            raise ValueError(
+                f"{name}={getattr(request, name)} means nothing to method {method}; leave it out, or use "
+                f"{' or '.join(methods)}"
+            )
+
+
+def method_of(model: Model, request: EditRequest) -> str:
+    """The method that auto stands for, or the one named."""
+    if request.method != "auto":
+        return request.method
+    return "told" if tells_of_pictures(model, request.kind) else "replace"

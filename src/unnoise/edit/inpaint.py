@@ -1,0 +1,90 @@
+"""A part of a picture drawn anew, and margins drawn around it.
+
+By replacement (Song et al. 2021, arXiv:2011.13456) and RePaint (Lugmayr et al. 2022, arXiv:2201.09865); with
+a model that was trained to fill holes (Rombach et al. 2022, arXiv:2112.10752) by telling it the hole.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unnoise.config.requests import EditRequest
+from unnoise.edit.canvas import Canvas, Margins, canvas, extended, feathered
+from unnoise.edit.hold import held_around_holes, route_holding
+from unnoise.edit.pictures import Picture, Readable, Upright
+from unnoise.edit.plan import Edit, FindRoute, Route, Start, plan_edit
+from unnoise.edit.redraw import Way, results_of
+from unnoise.generate import OnStep
+from unnoise.images import ImageBatch, to_images, to_pixels
+from unnoise.model import Model
+from unnoise.planning import Plan
+
+
+def inpaint(
+    model: Model,
+    pictures: Iterable[Readable | Picture],
+    request: EditRequest,
+    *,
+    masks: Sequence[Readable] | None = None,
+    on_step: OnStep | None = None,
+) -> Iterator[ImageBatch]:
+    """Pictures with their holes drawn, a batch of results each; all else comes back byte for byte.
+
+    masks: one for all pictures or one each, white or True in the hole, where the request names none. Result k
+    starts from the noise of picture k of the same seed. Refuses at once, draws as it is iterated.
+    """
+    return results_of(plan_edit(model, request), INPAINT, pictures, masks, on_step)
+
+
+def outpaint(
+    model: Model,
+    pictures: Iterable[Readable | Picture],
+    request: EditRequest,
+    *,
+    on_step: OnStep | None = None,
+) -> Iterator[ImageBatch]:
+    """Pictures with what may be around them, a batch of results each; they themselves stay byte for byte."""
+    return results_of(plan_edit(model, request), OUTPAINT, pictures, None, on_step)
+
+
+def _frame(edit: Edit, picture: Upright, hole: np.ndarray | None) -> Canvas:
+    if hole is None:
+        raise ValueError("inpaint draws in a hole, and none is named; name one with mask, box or strokes")
+    return canvas(picture, hole, edit.frame, edit.request)
+
+
+def _with_margins(edit: Edit, picture: Upright, hole: np.ndarray | None) -> Canvas:
+    request = edit.request
+    margins = Margins(request.left, request.right, request.top, request.bottom)
+    return extended(picture, hole, edit.frame, margins)
+
+
+def from_noise(edit: Edit, canvas: Canvas, eps: Tensor) -> Tensor:
+    """Where a plain sample begins."""
+    return eps
+
+
+def _route(edit: Edit) -> FindRoute:
+    def route(ready: Plan, rows: Sequence[Start], x: Tensor) -> Route:
+        canvases = [start.canvas for start in rows if start.canvas is not None]
+        return route_holding(edit, ready, x, held_around_holes(ready, canvases))
+
+    return route
+
+
+def laid_over(edit: Edit, canvas: Canvas, images: Tensor) -> Tensor:
+    """What was drawn, in the hole of the picture alone; with a feather passing into it around."""
+    drawn, known = to_pixels(images)[0], canvas.known
+    assert canvas.hole is not None
+    if not edit.request.feather:
+        return torch.where(canvas.hole[..., None], drawn, known)
+    weight = feathered(canvas.unknown, edit.request.feather)
+    mixed = to_pixels(weight * images + (1 - weight) * to_images(known[None]), rule="edm")[0]
+    weights = weight[0, 0, ..., None]
+    return torch.where(weights == 0, known, torch.where(weights == 1, drawn, mixed))
+
+
+INPAINT = Way(_frame, from_noise, _route, laid_over)
+OUTPAINT = Way(_with_margins, from_noise, _route, laid_over)

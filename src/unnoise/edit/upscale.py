@@ -1,0 +1,111 @@
+"""Small pictures made large: the mean of every block is held while its detail is drawn.
+
+Choi et al. 2021 (ILVR), arXiv:2108.02938, with box filters; a model that was trained to enlarge (Saharia et
+al. 2021, arXiv:2104.07636) is told the small picture instead.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unnoise.config.requests import EditRequest
+from unnoise.diffusion.constrain import hold_low_frequencies
+from unnoise.edit.canvas import Canvas, Frame, Window, canvas
+from unnoise.edit.checks import method_of
+from unnoise.edit.hold import route_holding
+from unnoise.edit.inpaint import from_noise
+from unnoise.edit.pictures import Picture, Readable, Upright
+from unnoise.edit.plan import Edit, FindRoute, Route, Start, plan_edit
+from unnoise.edit.redraw import Way, results_of
+from unnoise.edit.rounding import levels_with_mean
+from unnoise.generate import OnStep
+from unnoise.images import ImageBatch, to_pixels
+from unnoise.metrics.reconstruction import downsampled_psnr
+from unnoise.model import Model
+from unnoise.planning import Plan
+
+
+def upscale(
+    model: Model,
+    pictures: Iterable[Readable | Picture],
+    request: EditRequest,
+    *,
+    on_step: OnStep | None = None,
+) -> Iterator[ImageBatch]:
+    """Pictures `factor` times larger, a batch of results each; shrunk again by means of blocks they are the
+    picture, to the byte, but where the model was trained to be told it.
+
+    Refuses at once, draws as it is iterated.
+    """
+    return results_of(plan_edit(model, request), UPSCALE, pictures, None, on_step)
+
+
+def consistency(*, small: Tensor, large: Tensor) -> float:
+    """PSNR in dB of an enlarged picture, uint8 (k h, k w, C), shrunk by means of blocks against the small one
+    (h, w, C); infinite where they are the same.
+    """
+    return downsampled_psnr(low=small[None], fake=large[None]).item()
+
+
+def trained_factor(model: Model) -> int | None:
+    """How many times the model was trained to enlarge; None for one that was not."""
+    if model.config.low_res is not None:
+        return (model.config.image_size or 0) // model.config.low_res
+    factors = [each.factor for each in model.config.told if each.what == "low_res"]
+    return factors[0] if factors else None
+
+
+def factor_of(edit: Edit) -> int:
+    """How many times larger pictures become. ValueError where the model cannot."""
+    factor, side, trained = edit.request.factor, edit.picture[1], trained_factor(edit.ready.model)
+    if trained is not None:
+        if factor not in (None, trained):
+            raise ValueError(
+                f"factor={factor}: this model makes pictures {trained} times larger; leave it out"
+            )
+        return trained
+    if factor is None:
+        raise ValueError("upscale makes pictures some times larger; say how many with factor")
+    if side % factor:
+        fitting = ", ".join(str(k) for k in range(2, side) if side % k == 0)
+        raise ValueError(f"factor={factor} does not divide the {side} pixels of the model; use {fitting}")
+    return factor
+
+
+def _frame(edit: Edit, picture: Upright, hole: np.ndarray | None) -> Canvas:
+    """The small picture in its frame, every pixel of it a block of the large one."""
+    factor, frame = factor_of(edit), edit.frame
+    step = frame.step // math.gcd(frame.step, factor)
+    small = canvas(picture, hole, Frame(frame.side // factor, step), edit.request)
+    known = small.known.repeat_interleave(factor, 0).repeat_interleave(factor, 1)
+    window = Window(0, 0, factor * small.window.height, factor * small.window.width)
+    return Canvas(small.name, small.before, known, window, small=small.known)
+
+
+def _route(edit: Edit) -> FindRoute:
+    factor = factor_of(edit)
+
+    def route(ready: Plan, rows: Sequence[Start], x: Tensor) -> Route:
+        images = torch.cat([start.canvas.images for start in rows if start.canvas is not None])
+        return route_holding(edit, ready, x, hold_low_frequencies(images.to(x), factor))
+
+    return route
+
+
+def _finish(edit: Edit, canvas: Canvas, images: Tensor) -> Tensor:
+    """What was drawn; the mean of every block is the small picture's pixel, where that was held."""
+    if method_of(edit.ready.model, edit.request) == "told":
+        return to_pixels(images)[0]
+    assert canvas.small is not None
+    factor, (channels, height, width) = factor_of(edit), images.shape[1:]
+    levels = (images[0].double() + 1) * 127.5
+    blocks = levels.reshape(channels, height // factor, factor, width // factor, factor).transpose(2, 3)
+    rounded = levels_with_mean(blocks.flatten(3), canvas.small.permute(2, 0, 1))
+    whole = rounded.reshape(*blocks.shape).transpose(2, 3).reshape(channels, height, width)
+    return whole.permute(1, 2, 0).contiguous()
+
+
+UPSCALE = Way(_frame, from_noise, _route, _finish)
