@@ -2,10 +2,20 @@
 
 from dataclasses import replace
 
+import torch
+
 from tests.goldens import recipe_state_dict
-from unnoise.config.schema import ModelConfig, NoisyClassifierConfig, ScheduleConfig
+from unnoise.config.schema import (
+    AutoencoderConfig,
+    LatentConfig,
+    ModelConfig,
+    NoisyClassifierConfig,
+    ScheduleConfig,
+)
+from unnoise.first_stage import make_first_stage
 from unnoise.model import Model, build_model
 from unnoise.modelfile import ModelInfo
+from unnoise.networks.first_stage_settings import KlSettings
 from unnoise.networks.settings import EncoderUNetSettings, UNetSettings
 from unnoise.noisy_classifier import NoisyClassifier, build_noisy_classifier
 
@@ -75,6 +85,19 @@ def tiny_upsampler(
     network = replace(base.config.network, in_channels=2 * channels, concat_level=noise > 0)
     config = replace(base.config, network=network, low_res=low_res, low_res_noise=noise)
     return _filled(build_model(config, base.info), seed)
+
+
+def tiny_latent_model(*, channels=3, size=16, seed=2, kind=KlSettings, **changes) -> Model:
+    """A model of the latents of a first stage at a factor of 2, told no class; every weight is random."""
+    settings = kind(in_channels=channels, width=32, depth=1, channel_mult=(1, 1), latent_channels=2)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        stage = make_first_stage(AutoencoderConfig(network=settings, image_size=size))
+    stage.network.eval().requires_grad_(False)
+    base = tiny_model(classes=(), null=False, channels=2, size=size // 2)
+    latent = LatentConfig(channels=2, factor=2, first_stage=stage.hash)
+    config = replace(base.config, latent=latent, channels=channels, image_size=size, **changes)
+    return _filled(build_model(config, base.info, stage), seed)
 
 
 def with_info(model: Model, **changes) -> Model:

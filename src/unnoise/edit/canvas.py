@@ -102,7 +102,7 @@ class Frame:
         return max(self.side, math.ceil(side / self.step) * self.step)
 
 
-def canvas(picture: Upright, hole: np.ndarray | None, frame: Frame, request: EditRequest) -> Canvas:
+def framed(picture: Upright, hole: np.ndarray | None, frame: Frame, request: EditRequest) -> Canvas:
     """The picture made as large as the model says, or under `tile` put into a frame that holds it."""
     if hole is not None:
         check_hole(picture, hole)

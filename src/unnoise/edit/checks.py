@@ -53,6 +53,13 @@ def check_request(model: Model, request: EditRequest) -> None:
             f"strength={request.strength:g} means nothing to interpolate in x_T, which goes all the way to "
             "noise; leave it out, or use mix x_t"
         )
+    if request.kind == "colorize" and model.config.channels != 3:
+        raise ValueError(
+            f"this model draws pictures of {model.config.channels} channels, and colorize needs 3: red, "
+            "green and blue; name a model of such pictures"
+        )
+    if request.kind == "upscale":
+        factor_of(model, request)
     if request.kind in CONSTRAINED:
         _check_method(model, request)
     if request.feather and model.first_stage is None:
@@ -105,6 +112,40 @@ def _check_method(model: Model, request: EditRequest) -> None:
                 f"{name}={getattr(request, name)} means nothing to method {method}; leave it out, or use "
                 f"{' or '.join(methods)}"
             )
+
+
+def check_steps(request: EditRequest, steps: int) -> None:
+    """ValueError where the request goes back further than there are steps."""
+    if request.method == "repaint" and request.jump >= steps:
+        raise ValueError(
+            f"jump={request.jump} goes back further than the {steps} steps go down; use 1..{steps - 1}"
+        )
+
+
+def trained_factor(model: Model) -> int | None:
+    """How many times the model was trained to enlarge; None for one that was not."""
+    if model.config.low_res is not None:
+        return (model.config.image_size or 0) // model.config.low_res
+    factors = [each.factor for each in model.config.told if each.what == "low_res"]
+    return factors[0] if factors else None
+
+
+def factor_of(model: Model, request: EditRequest) -> int:
+    """How many times larger upscale makes pictures. ValueError where the model cannot."""
+    factor, side, trained = request.factor, model.config.image_size, trained_factor(model)
+    if trained is not None:
+        if factor not in (None, trained):
+            raise ValueError(
+                f"factor={factor}: this model makes pictures {trained} times larger; leave it out"
+            )
+        return trained
+    assert side, "settings are complete"
+    if factor is None:
+        raise ValueError("upscale makes pictures some times larger; say how many with factor")
+    if side % factor:
+        fitting = ", ".join(str(k) for k in range(2, side + 1) if side % k == 0)
+        raise ValueError(f"factor={factor} does not divide the {side} pixels of the model; use {fitting}")
+    return factor
 
 
 def method_of(model: Model, request: EditRequest) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from unnoise.config.requests import EditRequest
 from unnoise.data.degrade import grey
 from unnoise.diffusion.constrain import hold_grey
-from unnoise.edit.canvas import Canvas, canvas
+from unnoise.edit.canvas import Canvas, framed
 from unnoise.edit.checks import method_of
 from unnoise.edit.hold import route_holding
 from unnoise.edit.inpaint import from_noise
@@ -44,10 +44,10 @@ def colorize(
 
 def _frame(edit: Edit, picture: Upright, hole: np.ndarray | None) -> Canvas:
     """The picture without its colours: each channel has the mean of all, rounded."""
-    framed = canvas(picture, hole, edit.frame, edit.request)
-    means = framed.known.double().mean(-1, keepdim=True).round().to(torch.uint8)
-    without = means.expand_as(framed.known).contiguous()
-    return Canvas(framed.name, framed.window.cut(without), without, framed.window)
+    whole = framed(picture, hole, edit.frame, edit.request)
+    means = whole.known.double().mean(-1, keepdim=True).round().to(torch.uint8)
+    without = means.expand_as(whole.known).contiguous()
+    return Canvas(whole.name, whole.window.cut(without), without, whole.window)
 
 
 def _route(edit: Edit) -> FindRoute:

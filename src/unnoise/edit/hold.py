@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unnoise.config.requests import EditRequest
 from unnoise.diffusion.constrain import Constraint, HoldKnown, resampling_path
-from unnoise.diffusion.schedule import At
 from unnoise.edit.canvas import Canvas, filled
 from unnoise.edit.checks import method_of
 from unnoise.edit.plan import Edit, Route
@@ -46,13 +44,5 @@ def route_holding(edit: Edit, ready: Plan, x: Tensor, held: Constraint) -> Route
         return Route(ready.schedule.path(x))
     if method == "replace":
         return Route(ready.schedule.path(x), held)
-    return Route(_resampling(ready, request, x), held)
-
-
-def _resampling(ready: Plan, request: EditRequest, x: Tensor) -> list[At]:
-    steps, repeats = ready.schedule.steps, REPEATS if request.repeats is None else request.repeats
-    if request.jump >= steps:
-        raise ValueError(
-            f"jump={request.jump} goes back further than the {steps} steps go down; use 1..{steps - 1}"
-        )
-    return resampling_path(ready.schedule, x, jump=request.jump, repeats=repeats)
+    repeats = REPEATS if request.repeats is None else request.repeats
+    return Route(resampling_path(ready.schedule, x, jump=request.jump, repeats=repeats), held)

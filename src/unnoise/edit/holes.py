@@ -4,13 +4,14 @@ A hole is (H, W) bool in the picture's own pixels, True where it is drawn.
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from unnoise.config.requests import EditRequest
@@ -35,6 +36,8 @@ def find_holes(request: EditRequest, masks: Mapping[str, Readable] | None = None
     ways += ["masks given"] if masks is not None else []
     if len(ways) > 1:
         raise ValueError(f"{' and '.join(ways)}: a hole is named in one way; leave the others out")
+    if not ways and request.kind == "inpaint":
+        raise ValueError("inpaint draws in a hole, and none is named; name one with mask, box or strokes")
     if masks is not None:
         return lambda picture: _of_named(picture, masks, "the masks given", request)
     if request.box is not None:
@@ -130,15 +133,34 @@ def _stroke(values: Mapping[str, Any]) -> Stroke:
 
 
 def _of_strokes(picture: Upright, strokes: list[Stroke]) -> np.ndarray:
-    """Every pixel that a stroke's brush covers the middle of."""
-    image = Image.new("1", picture.image.size)
-    pen = ImageDraw.Draw(image)
+    """Every pixel whose middle, which has whole coordinates, is under a brush."""
+    width, height = picture.image.size
+    hole = np.zeros((height, width), bool)
     for stroke in strokes:
-        radius = max(stroke.width / 2, 0.5)
-        pen.line([*stroke.points], fill=1, width=max(1, round(stroke.width)))
-        for x, y in stroke.points:
-            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1)
-    return np.array(image)
+        reach = max(stroke.width / 2, 0.5)
+        for start, end in zip(stroke.points, stroke.points[1:] or stroke.points, strict=False):
+            rows, columns = (_around(start[axis], end[axis], reach) for axis in (1, 0))
+            y, x = np.mgrid[rows, columns]
+            place = hole[rows, columns]
+            place |= (_distance(x, y, start, end) <= reach)[: place.shape[0], : place.shape[1]]
+    return hole
+
+
+def _around(start: float, end: float, reach: float) -> slice:
+    """Of a coordinate, all that may be so near to the line."""
+    return slice(max(0, math.floor(min(start, end) - reach)), max(0, math.ceil(max(start, end) + reach) + 1))
+
+
+def _distance(
+    x: np.ndarray, y: np.ndarray, start: tuple[float, float], end: tuple[float, float]
+) -> np.ndarray:
+    """Of places from the line between two points."""
+    (from_x, from_y), (to_x, to_y) = start, end
+    along_x, along_y = to_x - from_x, to_y - from_y
+    length = along_x**2 + along_y**2
+    share = ((x - from_x) * along_x + (y - from_y) * along_y) / (length or 1)
+    share = np.clip(share, 0, 1)
+    return np.asarray(np.hypot(x - from_x - share * along_x, y - from_y - share * along_y))
 
 
 def check_hole(picture: Upright, hole: np.ndarray) -> None:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from unnoise.config.requests import EditRequest
-from unnoise.edit.canvas import Canvas, Margins, canvas, extended, feathered
+from unnoise.edit.canvas import Canvas, Margins, extended, feathered
 from unnoise.edit.hold import held_around_holes, route_holding
 from unnoise.edit.pictures import Picture, Readable, Upright
 from unnoise.edit.plan import Edit, FindRoute, Route, Start, plan_edit
-from unnoise.edit.redraw import Way, results_of
+from unnoise.edit.redraw import Way, in_frame, results_of
 from unnoise.generate import OnStep
 from unnoise.images import ImageBatch, to_images, to_pixels
 from unnoise.model import Model
@@ -49,12 +49,6 @@ def outpaint(
     return results_of(plan_edit(model, request), OUTPAINT, pictures, None, on_step)
 
 
-def _frame(edit: Edit, picture: Upright, hole: np.ndarray | None) -> Canvas:
-    if hole is None:
-        raise ValueError("inpaint draws in a hole, and none is named; name one with mask, box or strokes")
-    return canvas(picture, hole, edit.frame, edit.request)
-
-
 def _with_margins(edit: Edit, picture: Upright, hole: np.ndarray | None) -> Canvas:
     request = edit.request
     margins = Margins(request.left, request.right, request.top, request.bottom)
@@ -86,5 +80,5 @@ def laid_over(edit: Edit, canvas: Canvas, images: Tensor) -> Tensor:
     return torch.where(weights == 0, known, torch.where(weights == 1, drawn, mixed))
 
 
-INPAINT = Way(_frame, from_noise, _route, laid_over)
+INPAINT = Way(in_frame, from_noise, _route, laid_over)
 OUTPAINT = Way(_with_margins, from_noise, _route, laid_over)

@@ -13,7 +13,7 @@ from unnoise.diffusion.noise import Noise, RowNoise
 from unnoise.diffusion.schedule import At
 from unnoise.distributed import choose_device
 from unnoise.edit.canvas import Canvas, Frame
-from unnoise.edit.checks import check_request
+from unnoise.edit.checks import check_request, check_steps
 from unnoise.edit.telling import Told, condition, open_telling, words_of
 from unnoise.generate import EXACT_BATCH, OnStep, walk
 from unnoise.images import ImageBatch, to_pixels
@@ -142,6 +142,7 @@ def plan_edit(model: Model, request: EditRequest) -> Edit:
     # The pictures of an upsampler come with each row.
     small = None if model.config.low_res is None else SmallPictures.held(torch.empty(0))
     edit = Edit(request, plan(model, request.generate, low_res=small, telling=telling))
+    check_steps(request, edit.ready.steps)
     edit.told(max(1, len(request.generate.labels), len(request.generate.prompts)))  # refuses at once
     return edit
 

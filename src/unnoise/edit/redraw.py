@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unnoise.diffusion.noise import SeededNoise
-from unnoise.edit.canvas import Canvas
+from unnoise.edit.canvas import Canvas, framed
 from unnoise.edit.holes import FindHole, find_holes
 from unnoise.edit.pictures import Picture, Readable, Upright, read_upright
 from unnoise.edit.plan import Edit, FindRoute, Start, descend
@@ -31,6 +31,11 @@ class Way:
     route: Callable[[Edit], FindRoute]
     finish: Callable[[Edit, Canvas, Tensor], Tensor]
     """uint8 (H, W, C) of images (1, C, H, W) that were drawn, on the CPU: known parts laid over."""
+
+
+def in_frame(edit: Edit, picture: Upright, hole: np.ndarray | None) -> Canvas:
+    """The picture in its frame, as it is."""
+    return framed(picture, hole, edit.frame, edit.request)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,8 +15,8 @@ from unnoise.edit.hold import latent_mask
 from unnoise.edit.inpaint import laid_over
 from unnoise.edit.pictures import Picture, Readable
 from unnoise.edit.plan import Edit, FindRoute, Route, Start, plan_edit
-from unnoise.edit.redraw import Way, results_of
-from unnoise.edit.vary import framed, noised
+from unnoise.edit.redraw import Way, in_frame, results_of
+from unnoise.edit.vary import noised
 from unnoise.generate import OnStep
 from unnoise.images import ImageBatch, to_pixels
 from unnoise.model import Model
@@ -62,4 +62,4 @@ def _finish(edit: Edit, canvas: Canvas, images: Tensor) -> Tensor:
     return to_pixels(images)[0] if canvas.hole is None else laid_over(edit, canvas, images)
 
 
-STROKE = Way(framed, noised, _route, _finish)
+STROKE = Way(in_frame, noised, _route, _finish)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from unnoise.config.requests import EditRequest
 from unnoise.diffusion.constrain import hold_low_frequencies
-from unnoise.edit.canvas import Canvas, Frame, Window, canvas
-from unnoise.edit.checks import method_of
+from unnoise.edit.canvas import Canvas, Frame, Window, framed
+from unnoise.edit.checks import factor_of, method_of
 from unnoise.edit.hold import route_holding
 from unnoise.edit.inpaint import from_noise
 from unnoise.edit.pictures import Picture, Readable, Upright
@@ -50,43 +50,18 @@ def consistency(*, small: Tensor, large: Tensor) -> float:
     return downsampled_psnr(low=small[None], fake=large[None]).item()
 
 
-def trained_factor(model: Model) -> int | None:
-    """How many times the model was trained to enlarge; None for one that was not."""
-    if model.config.low_res is not None:
-        return (model.config.image_size or 0) // model.config.low_res
-    factors = [each.factor for each in model.config.told if each.what == "low_res"]
-    return factors[0] if factors else None
-
-
-def factor_of(edit: Edit) -> int:
-    """How many times larger pictures become. ValueError where the model cannot."""
-    factor, side, trained = edit.request.factor, edit.picture[1], trained_factor(edit.ready.model)
-    if trained is not None:
-        if factor not in (None, trained):
-            raise ValueError(
-                f"factor={factor}: this model makes pictures {trained} times larger; leave it out"
-            )
-        return trained
-    if factor is None:
-        raise ValueError("upscale makes pictures some times larger; say how many with factor")
-    if side % factor:
-        fitting = ", ".join(str(k) for k in range(2, side) if side % k == 0)
-        raise ValueError(f"factor={factor} does not divide the {side} pixels of the model; use {fitting}")
-    return factor
-
-
 def _frame(edit: Edit, picture: Upright, hole: np.ndarray | None) -> Canvas:
     """The small picture in its frame, every pixel of it a block of the large one."""
-    factor, frame = factor_of(edit), edit.frame
+    factor, frame = factor_of(edit.ready.model, edit.request), edit.frame
     step = frame.step // math.gcd(frame.step, factor)
-    small = canvas(picture, hole, Frame(frame.side // factor, step), edit.request)
+    small = framed(picture, hole, Frame(frame.side // factor, step), edit.request)
     known = small.known.repeat_interleave(factor, 0).repeat_interleave(factor, 1)
     window = Window(0, 0, factor * small.window.height, factor * small.window.width)
     return Canvas(small.name, small.before, known, window, small=small.known)
 
 
 def _route(edit: Edit) -> FindRoute:
-    factor = factor_of(edit)
+    factor = factor_of(edit.ready.model, edit.request)
 
     def route(ready: Plan, rows: Sequence[Start], x: Tensor) -> Route:
         images = torch.cat([start.canvas.images for start in rows if start.canvas is not None])
@@ -100,7 +75,7 @@ def _finish(edit: Edit, canvas: Canvas, images: Tensor) -> Tensor:
     if method_of(edit.ready.model, edit.request) == "told":
         return to_pixels(images)[0]
     assert canvas.small is not None
-    factor, (channels, height, width) = factor_of(edit), images.shape[1:]
+    factor, (channels, height, width) = factor_of(edit.ready.model, edit.request), images.shape[1:]
     levels = (images[0].double() + 1) * 127.5
     blocks = levels.reshape(channels, height // factor, factor, width // factor, factor).transpose(2, 3)
     rounded = levels_with_mean(blocks.flatten(3), canvas.small.permute(2, 0, 1))

@@ -5,15 +5,14 @@ Meng et al. 2022 (SDEdit), arXiv:2108.01073, section 3, on whole pictures.
 
 from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
 from torch import Tensor
 
 from unnoise.config.requests import EditRequest
 from unnoise.diffusion.schedule import add_noise
-from unnoise.edit.canvas import Canvas, canvas
-from unnoise.edit.pictures import Picture, Readable, Upright
+from unnoise.edit.canvas import Canvas
+from unnoise.edit.pictures import Picture, Readable
 from unnoise.edit.plan import Edit, FindRoute, Route, Start, plan_edit
-from unnoise.edit.redraw import Way, results_of
+from unnoise.edit.redraw import Way, in_frame, results_of
 from unnoise.generate import OnStep
 from unnoise.images import ImageBatch, to_pixels
 from unnoise.model import Model
@@ -32,11 +31,6 @@ def vary(
     Variant k meets the noise of picture k of the same seed: at strength 1 it is that picture.
     """
     return results_of(plan_edit(model, request), VARY, pictures, None, on_step)
-
-
-def framed(edit: Edit, picture: Upright, hole: np.ndarray | None) -> Canvas:
-    """The picture in its frame."""
-    return canvas(picture, hole, edit.frame, edit.request)
 
 
 def noised(edit: Edit, canvas: Canvas, eps: Tensor) -> Tensor:
@@ -58,4 +52,4 @@ def _finish(edit: Edit, canvas: Canvas, images: Tensor) -> Tensor:
     return canvas.known if edit.top < 0 else to_pixels(images)[0]
 
 
-VARY = Way(framed, noised, _route, _finish)
+VARY = Way(in_frame, noised, _route, _finish)
