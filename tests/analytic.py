@@ -16,6 +16,12 @@ from unnoise.diffusion.prediction import Prediction, eps_from_x0
 from unnoise.diffusion.schedule import At, NoiseSchedule
 
 
+def step_log_variance(at: At, spread: Tensor) -> Tensor:
+    """Of x_{i-1} given x_i: the posterior's variance and what is not known of x0, `spread` its variance."""
+    known = torch.where((at.i == 0).view(at.scales.alpha.shape), 0, at.scales.variance)
+    return (known + at.scales.coef_x0**2 * spread).log()
+
+
 @dataclass(frozen=True, eq=False)
 class Gaussian:
     """Independent pixels N(mean, variance), broadcast to (C, H, W); `optimal` adds a step's best variance."""
@@ -41,9 +47,7 @@ class Gaussian:
         x0 = self.x0(x, at)
         log_variance = None
         if self.optimal:
-            # x_{i-1} given x_i: the posterior's variance and what is not known of x0.
-            known = torch.where((at.i == 0).view(at.scales.alpha.shape), 0, at.scales.variance)
-            log_variance = (known + at.scales.coef_x0**2 * self.spread(at)).log().expand_as(x)
+            log_variance = step_log_variance(at, self.spread(at)).expand_as(x)
         return Prediction(x0, eps_from_x0(x, x0, at), log_variance=log_variance)
 
     def flow(self, x: Tensor, at: At, to: At) -> Tensor:
@@ -60,12 +64,14 @@ class Gaussian:
 class Mixture:
     """Components k, weight w_k, pixels N(mean_k, variance_k): means (K, C, H, W), variances and weights (K,).
 
-    Told a label, it is that component's denoiser; told none, the mixture's.
+    Told a label, it is that component's denoiser; told none, the mixture's. `optimal` adds the best variance
+    of a step for every pixel, as a network that learned it would.
     """
 
     means: Tensor
     variances: Tensor
     weights: Tensor
+    optimal: bool = False
 
     def component(self, k: int) -> Gaussian:
         return Gaussian(self.means[k], self.variances[k])
@@ -83,8 +89,13 @@ class Mixture:
             share = self.logits(x, at).softmax(1)
         else:
             share = nn.functional.one_hot(cond.label, len(self.weights)).to(x)
-        x0 = (share.view(*share.shape, 1, 1, 1) * experts).sum(1)
-        return Prediction(x0, eps_from_x0(x, x0, at))
+        share = share.view(*share.shape, 1, 1, 1)
+        x0 = (share * experts).sum(1)
+        if not self.optimal:
+            return Prediction(x0, eps_from_x0(x, x0, at))
+        spreads = torch.stack([self.component(k).spread(at) for k in range(len(self.weights))], 1)
+        spread = (share * (spreads + (experts - x0[:, None]) ** 2)).sum(1)
+        return Prediction(x0, eps_from_x0(x, x0, at), log_variance=step_log_variance(at, spread))
 
     def given(self, known: Tensor, project: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Mean (D,) and covariance (D, D) of x0 with the orthogonal projection of known (1, C, H, W).
@@ -140,8 +151,7 @@ class Network(nn.Module):
         answer = self.gain * answer + self.bias
         if not self.variance.startswith("learned"):
             return answer
-        known = torch.where((at.i == 0).view(scales.alpha.shape), 0, scales.variance)
-        best = (known + scales.coef_x0**2 * self.data.spread(at)).log() + self.wider
+        best = step_log_variance(at, self.data.spread(at)) + self.wider
         if self.variance == "learned_range":
             # log_variance = f log beta + (1 - f) log posterior variance, f = (v + 1) / 2.
             fraction = (best - scales.log_variance) / (scales.log_beta - scales.log_variance)

@@ -15,7 +15,7 @@ StepNoise = Callable[[Tensor], Tensor]
 
 class Noise(Protocol):
     """Unit noise of a run. x_T is step -1; draw 0: the sampler's, 1: the constraint's, 2: a jump's, 3: that
-    of the small picture of an upsampler, in step -1.
+    of the small picture of an upsampler, in step -1, 4: resampling of particles, 5: which one is given out.
     """
 
     def __call__(self, like: Tensor, *, step: int, draw: int) -> Tensor:

@@ -15,6 +15,15 @@ from unnoise.diffusion.samplers.ddim import check_temperature
 from unnoise.diffusion.schedule import At
 
 
+def check_neighbours(at: At, to: At) -> None:
+    """Refuse a move that is not one entry down."""
+    if to.schedule is not at.schedule or not bool((to.i == at.i - 1).all()):
+        raise ValueError(
+            f"ancestral sampling goes from entry {at.i[0]} to {at.i[0] - 1}, not {to.i[0]}; "
+            "respace the schedule to leave entries out"
+        )
+
+
 @dataclass(frozen=True)
 class Ddpm:
     """x_{i-1} = mean + sqrt(variance) z, the mean shifted by variance * guide."""
@@ -47,11 +56,7 @@ class Ddpm:
         guide: Guide | None,
     ) -> tuple[Tensor, Prediction, None]:
         """One entry down; no noise is added on landing at alpha_bar 1."""
-        if to.schedule is not at.schedule or not bool((to.i == at.i - 1).all()):
-            raise ValueError(
-                f"ancestral sampling goes from entry {at.i[0]} to {at.i[0] - 1}, not {to.i[0]}; "
-                "respace the schedule to leave entries out"
-            )
+        check_neighbours(at, to)
         prediction = denoise(x, at, cond)
         reversal = reverse(prediction, x, at)
         mean = reversal.mean
