@@ -404,4 +404,4 @@ def test_maps_of_another_size_and_boxes_outside_are_refused_by_name(place, tmp_p
 
 def test_a_model_without_encoders_is_told_nothing():
     teller = Teller(from_dict(TrainConfig, {}).model)
-    assert teller.told == () and teller.untold == {} and not teller.needs_pictures
+    assert teller.told == () and teller.untold == {} and not teller.needs_pictures()

@@ -209,6 +209,11 @@ class FirstStage:
         return {"scale": list(self.scale), "statistics": found}
 
 
+def unscaled(stage: FirstStage) -> FirstStage:
+    """The same first stage, its latents as they are."""
+    return replace(stage, scale=(1.0,))
+
+
 def make_first_stage(config: AutoencoderConfig, info: ModelInfo | None = None) -> FirstStage:
     """A first stage with fresh weights, drawn by torch's generator, from complete settings."""
     return FirstStage(build_first_stage(config.network), config, info or ModelInfo())

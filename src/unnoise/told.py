@@ -4,7 +4,7 @@ Made in two steps. `Teller.raw` reads, tokenizes and draws, on the CPU, as funct
 `Teller.parts` encodes and degrades pictures, where the model is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,10 +69,9 @@ class Teller:
         """All but the class, which is a condition's label."""
         return tuple(each for each in self.config.told if each.what != "class")
 
-    @property
-    def needs_pictures(self) -> bool:
-        """Whether something is made of the picture itself."""
-        return any(each.what in OF_PICTURES for each in self.told)
+    def needs_pictures(self, ready: Collection[str] = ()) -> bool:
+        """Whether something is made of the picture itself, besides what lies ready."""
+        return any(each.what in OF_PICTURES and each.what not in ready for each in self.told)
 
     @property
     def length(self) -> int:
@@ -121,10 +120,13 @@ class Teller:
         return LayoutTokens(len(self.box_classes), told.grid, told.boxes)
 
     def parts(self, raw: Mapping[str, Tensor], images: Tensor | None) -> dict[str, Tensor]:
-        """Parts of a condition, of raw data and of images (B, C, H, W) in [-1, 1], on their device."""
+        """Parts of a condition, of raw data and of images (B, C, H, W) in [-1, 1], on their device.
+
+        What is made of pictures and lies ready among the raw data is taken as it is.
+        """
         found = {name: value for name, value in raw.items() if name not in (HOLE, SMALL)}
         for each in self.told:
-            if each.what in OF_PICTURES:
+            if each.what in OF_PICTURES and each.what not in raw:
                 assert images is not None, "what is made of pictures needs them"
                 found[each.what] = self._of_picture(each, images, raw)
             elif each.what == "map":

@@ -1,6 +1,7 @@
 """What a training run shows on the terminal: one live line, or a plain line now and then in a log."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -15,6 +16,16 @@ if TYPE_CHECKING:
 
 QUIET_SECONDS = 15.0
 """Between two plain lines where there is no terminal."""
+
+
+@dataclass(frozen=True)
+class _Preparing:
+    """What is being made ready: how far it was when first heard, is now, and when that was."""
+
+    what: str
+    first: int
+    done: int
+    began: float
 
 
 class TrainProgress:
@@ -35,8 +46,7 @@ class TrainProgress:
         )
         self._task = self._bar.add_task("training", total=None, facts="", visible=False)
         self._last = 0.0
-        self._preparing: tuple[str, int, float] | None = None
-        """What is being made ready, how far it was when that was first heard, and when."""
+        self._preparing: _Preparing | None = None
         self.broken = 0
         """Pictures that were left out because they could not be read."""
         self._draws = True
@@ -122,9 +132,11 @@ class TrainProgress:
     def _prepare(self, what: str, done: int, total: int) -> None:
         """How far the pictures are ready, with the time left at the pace since the first that was heard."""
         now = time.monotonic()
-        if self._preparing is None or self._preparing[0] != what or done < self._preparing[1]:
-            self._preparing, self._last = (what, done, now), now
-        _, first, began = self._preparing
+        before = self._preparing
+        if before is None or before.what != what or done < before.done:
+            before, self._last = _Preparing(what, done, done, now), now
+        self._preparing = _Preparing(what, before.first, done, before.began)
+        first, began = before.first, before.began
         left = (total - done) * (now - began) / (done - first) if done > first else None
         facts = what if left is None else f"{what}  {duration(left)} left"
         if self._live:

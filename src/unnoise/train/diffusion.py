@@ -116,6 +116,8 @@ class DiffusionJob:
             self.model = build_model(config.model, info, source.stage if source else None).to(device)
         self.teller = replace(self.model.teller, frozen=frozen)
         compute_in(self.model.network, config.precision, device)
+        if source is not None:  # what no cache holds is encoded at every step
+            compute_in(source.stage.network, config.precision, device)
         self.objective = make_objective(config.objective)
         self.timesteps = make_timesteps(config.timesteps, self.model.schedule.steps)
 
@@ -143,7 +145,8 @@ class DiffusionJob:
         pixels, latents, raw = None, None, {}
         places = np.arange(positions.start, positions.stop) + step * config.batch_size
         label = self.dataset.labels_at(places)
-        if source is None or source.latents is None or teller.needs_pictures:
+        ready = {} if source is None else source.parts.kept
+        if source is None or source.latents is None or teller.needs_pictures(ready):
             pictures = self.dataset.batch(step, places)
             pixels = pictures.pixels
         elif teller.told:
@@ -151,6 +154,8 @@ class DiffusionJob:
         if teller.told:
             aside = self.beside.at(places) if self.beside else None
             raw = teller.raw(pictures, aside, seed=config.seed, places=places)
+            if source is not None:
+                raw |= source.parts.at(places, source.stage)
         if source is not None and source.latents is not None:
             z = posterior_noise(config, step, positions, shape)
             latents = source.batch(places, z)

@@ -1,7 +1,7 @@
 """Latents of the training pictures: encoded once, kept beside the decoded ones, measured for their scale."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,14 @@ from unnoise import distributed
 from unnoise.config.schema import LatentConfig, NoisyClassifierConfig, TrainConfig
 from unnoise.data import Dataset, order
 from unnoise.diffusion.noise import seeded_generator
-from unnoise.first_stage import FirstStage, load_first_stage, measure_latents
+from unnoise.first_stage import FirstStage, load_first_stage, measure_latents, unscaled
 from unnoise.images import to_images
 from unnoise.model import Model, load_model
 from unnoise.modelfile import find_model, read_header
 from unnoise.networks.autoencoder import KlAutoencoder
 from unnoise.train.events import Encoding, Listener, Note
 from unnoise.train.kept import BLOCK, Kept, OnProgress, keep
+from unnoise.train.kept_parts import KeptParts, open_parts
 from unnoise.weights import diffusers, published
 from unnoise.weights.torchfile import is_torch_file
 
@@ -155,11 +156,6 @@ def cached_latents(
     return Latents(keep(dataset, name, encode, shape, folder, on_progress), gaussian)
 
 
-def unscaled(stage: FirstStage) -> FirstStage:
-    """The same first stage, its latents as they are."""
-    return replace(stage, scale=(1.0,))
-
-
 def scaled(stage: FirstStage, config: TrainConfig, batches: Iterator[Tensor]) -> FirstStage:
     """The first stage with the scale that the settings ask for, measured over unscaled latents."""
     if config.latents.scale == "keep":
@@ -196,6 +192,8 @@ class LatentSource:
     """None where pictures are encoded as they come."""
     cached: Callable[[Dataset], Latents]
     """The latents of other pictures, from the cache or encoded into it."""
+    parts: KeptParts = field(default_factory=KeptParts)
+    """What a model is told of the pictures, as far as that is cached."""
 
     def of(self, part: Dataset) -> "LatentSource":
         """That of a part of the data, as `hold_out` makes it, or of other pictures."""
@@ -234,16 +232,20 @@ def open_latents(
     def cached(data: Dataset) -> Latents:
         return cached_latents(data, stage, config.data.cache, encoding)
 
-    def encode() -> None:
-        cached(dataset)
+    def both() -> tuple[Latents, KeptParts]:
+        parts = open_parts(config, dataset, stage, encoding) if config.kind == "diffusion" else KeptParts()
+        return cached(dataset), parts
 
-    latents = None
+    def encode() -> None:
+        both()
+
+    latents, parts = None, KeptParts()
     if config.latents.cache:
         distributed.on_main(encode, device)
-        latents = cached(dataset)
+        latents, parts = both()
     most = config.latents.measured
     means = latents.means(most, dataset.seed) if latents else encoded_means(dataset, stage, most, encoding)
-    source = LatentSource(scaled(stage, config, means), latents, cached)
+    source = LatentSource(scaled(stage, config, means), latents, cached, parts)
     config = _with_latent(config, source.stage, source.stage.hash)
     side, scale = dataset.size // stage.factor, ", ".join(f"{value:.4g}" for value in source.stage.scale)
     on_event(Note(text=f"latents: {stage.channels}x{side}x{side}, scaled by {scale}"))
