@@ -8,8 +8,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "load": ("unnoise.model", "load_model"),
+    "load": ("unnoise.drawing", "load"),
     "Model": ("unnoise.model", "Model"),
+    "GanModel": ("unnoise.gan", "GanModel"),
     "ModelInfo": ("unnoise.modelfile", "ModelInfo"),
     "build_model": ("unnoise.model", "build_model"),
     "save_model": ("unnoise.model", "save_model"),

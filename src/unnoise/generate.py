@@ -17,6 +17,8 @@ from unnoise.diffusion.noise import Noise, SeededNoise
 from unnoise.diffusion.schedule import At
 from unnoise.diffusion.walk import Sampler, run
 from unnoise.distributed import choose_device
+from unnoise.gan import GanModel
+from unnoise.gan_planning import GanPlan
 from unnoise.images import ImageBatch
 from unnoise.low_res import hold_low_res
 from unnoise.model import Model
@@ -45,7 +47,7 @@ OnStep = Callable[[Progress], None]
 
 
 def generate(
-    model: Model,
+    model: Model | GanModel,
     request: GenerateRequest,
     *,
     ids: Sequence[int] | None = None,
@@ -62,7 +64,7 @@ def generate(
     return draw(ready, ready.ids if ids is None else ids, on_step)
 
 
-def sample(model: Model, *, on_step: OnStep | None = None, **options: Any) -> ImageBatch:
+def sample(model: Model | GanModel, *, on_step: OnStep | None = None, **options: Any) -> ImageBatch:
     """All pictures of a request at once; `options` are the fields of GenerateRequest, labels one or many.
 
     An upsampler's `low_res` may also be pictures: an ImageBatch, or uint8 (N, H, W, C). It enlarges each once
@@ -89,7 +91,7 @@ def sample(model: Model, *, on_step: OnStep | None = None, **options: Any) -> Im
     )
 
 
-def draw(ready: Plan, ids: Sequence[int], on_step: OnStep | None = None) -> Iterator[ImageBatch]:
+def draw(ready: Plan | GanPlan, ids: Sequence[int], on_step: OnStep | None = None) -> Iterator[ImageBatch]:
     """The pictures `ids` (increasing) of a plan, batch by batch, drawn as they are asked for."""
     # An exact request draws whole blocks of neighbours, every picture always in the same place of its block:
     # kernels round differently with the shape of a batch and the place in it.
@@ -116,8 +118,13 @@ def draw(ready: Plan, ids: Sequence[int], on_step: OnStep | None = None) -> Iter
         )
 
 
-def _draw(ready: Plan, ids: list[int], on_step: OnStep | None) -> Tensor:
+def _draw(ready: Plan | GanPlan, ids: list[int], on_step: OnStep | None) -> Tensor:
     """The pictures `ids` side by side through all steps; uint8 (B, H, W, C) on the CPU."""
+    if isinstance(ready, GanPlan):
+        images = ready.draw(ids)
+        if on_step is not None:
+            on_step(Progress(tuple(ids), 1, 1, images, images))
+        return ready.to_pixels(images)
     like = torch.empty(len(ids), *ready.shape, device=ready.device)
     noise = SeededNoise(ready.request.seed, ids, ready.purpose)
     x = walk(

@@ -10,6 +10,7 @@ import numpy as np
 
 from unnoise import distributed
 from unnoise.config.load import to_dict
+from unnoise.gan_planning import GanPlan
 from unnoise.generate import ImageBatch, Progress, draw
 from unnoise.images import grid, save_animation, save_png, to_pixels
 from unnoise.planning import Plan
@@ -47,7 +48,7 @@ class Job:
     on_batch: Callable[[ImageBatch], None] = _ignore
 
 
-def run_job(plan: Plan, job: Job) -> Path:
+def run_job(plan: Plan | GanPlan, job: Job) -> Path:
     """Draw and write whatever is missing; returns the folder, or the npz file.
 
     ValueError when the folder holds something else. Stopped at any moment, it continues when called again.
@@ -74,7 +75,7 @@ def run_job(plan: Plan, job: Job) -> Path:
     return store.finish()
 
 
-def _to_draw(plan: Plan, store: "NpzFile | PngFolder", film: "Film | None") -> list[int]:
+def _to_draw(plan: Plan | GanPlan, store: "NpzFile | PngFolder", film: "Film | None") -> list[int]:
     """The pictures that this process draws, in order; the first process draws all of an animation's."""
     mine = [plan.ids[position] for position in distributed.share(plan.request.n)]
     missing = set(store.missing(mine))
@@ -83,18 +84,18 @@ def _to_draw(plan: Plan, store: "NpzFile | PngFolder", film: "Film | None") -> l
     return sorted(missing)
 
 
-def columns(plan: Plan) -> int:
+def columns(plan: Plan | GanPlan) -> int:
     """Columns of the grid: one a class where they fit, else a square of at most ROWS * ROWS."""
     classes = len(plan.turn)
     return classes if 2 <= classes <= 12 else min(ROWS, math.ceil(math.sqrt(plan.request.n)))
 
 
-def shown(plan: Plan) -> int:
+def shown(plan: Plan | GanPlan) -> int:
     """Pictures in the grid: the first ones."""
     return min(plan.request.n, columns(plan) * ROWS)
 
 
-def sheet(plan: Plan, pixels: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+def sheet(plan: Plan | GanPlan, pixels: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
     """The first pictures of a plan as one; uint8 (height, width, 3).
 
     With their classes or words, and each behind what it was told where that can be seen.
@@ -111,7 +112,9 @@ def sheet(plan: Plan, pixels: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
     return grid(rows, wide, names if any(names) else None)
 
 
-def save_grid(plan: Plan, store: "NpzFile | PngFolder", path: Path, about: Mapping[str, str]) -> None:
+def save_grid(
+    plan: Plan | GanPlan, store: "NpzFile | PngFolder", path: Path, about: Mapping[str, str]
+) -> None:
     """Write the grid of the first pictures with the request that draws them."""
     count = shown(plan)
     request = to_dict(plan.request) | {"n": count, "labels": plan.turn, "precision": plan.precision}
@@ -121,7 +124,7 @@ def save_grid(plan: Plan, store: "NpzFile | PngFolder", path: Path, about: Mappi
 class Film:
     """Collects the first pictures at evenly chosen steps while they are drawn."""
 
-    def __init__(self, plan: Plan, on_step: Callable[[Progress], None] = _ignore) -> None:
+    def __init__(self, plan: Plan | GanPlan, on_step: Callable[[Progress], None] = _ignore) -> None:
         self.plan, self.on_step = plan, on_step
         count = min(shown(plan), max(1, FRAME_VALUES // math.prod(plan.picture)))
         self.ids = list(plan.ids[:count])

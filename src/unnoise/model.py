@@ -253,6 +253,11 @@ def _check_kind(header: Mapping[str, Any], path: Path) -> None:
     names = [str(name) for name in info.get("classes", ())] if isinstance(info, dict) else []
     if header["kind"] == "noisy_classifier":
         raise ValueError(f"{path} is a classifier of noisy pictures: it cannot draw, only guide a model")
+    if header["kind"] == "gan":
+        raise ValueError(
+            f"{path} is a GAN, which draws in one step: `sample`, `evaluate` and `sweep` take it, but "
+            "nothing that works step by step; name a diffusion model"
+        )
     if header["kind"] == "autoencoder":
         raise ValueError(f"{path} is a first stage (autoencoder): alone it cannot draw, only decode latents")
     known = f" of {len(names)} classes ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"

@@ -19,6 +19,8 @@ from unnoise.diffusion.samplers import SAMPLERS
 from unnoise.diffusion.schedule import At, NoiseSchedule
 from unnoise.diffusion.spacing import grid
 from unnoise.diffusion.transforms import clip_x0, dynamic_threshold
+from unnoise.gan import GanModel
+from unnoise.gan_planning import GanPlan, plan_gan
 from unnoise.images import to_pixels
 from unnoise.low_res import LowRes, SmallPictures, find_low_res, labels_shown
 from unnoise.model import Model
@@ -131,12 +133,12 @@ class Plan:
 
 
 def plan(
-    model: Model,
+    model: Model | GanModel,
     request: GenerateRequest,
     *,
     low_res: LowRes | None = None,
     telling: Telling | None = None,
-) -> Plan:
+) -> Plan | GanPlan:
     """Check a request against a model. ValueError says what does not fit and what would.
 
     `low_res` gives an upsampler small pictures other than those that the request names, `telling` what any
@@ -144,6 +146,9 @@ def plan(
     """
     request = from_dict(GenerateRequest, to_dict(request))
     _check_numbers(request)
+    if isinstance(model, GanModel):
+        return plan_gan(model, request)
+    _check_sampler(request)
     config = model.config
     low_res = find_low_res(config, request, low_res)
     dtype = compute_dtype(request.precision, model.device)
@@ -173,7 +178,7 @@ def plan(
     )
 
 
-def every_small_picture(ready: Plan) -> Plan:
+def every_small_picture(ready: Plan | GanPlan) -> Plan | GanPlan:
     """The plan to enlarge each small picture that there is once, from the first one asked for."""
     low_res, first = ready.low_res, ready.request.first
     if not isinstance(low_res, SmallPictures) or first >= low_res.count:
@@ -201,6 +206,14 @@ def _check_numbers(request: GenerateRequest) -> None:
         value = getattr(request, name)
         if value < least:
             raise ValueError(f"{name}={value} is too small; use {least} or more")
+
+
+def _check_sampler(request: GenerateRequest) -> None:
+    if request.truncation is not None:
+        raise ValueError(
+            f"truncation={request.truncation:g} is for GANs; this is a diffusion model, which trades "
+            "diversity for quality by guidance: leave it out"
+        )
     if request.sampler not in SAMPLERS or SAMPLERS[request.sampler].ascends:
         known = [name for name, kind in SAMPLERS.items() if not kind.ascends]
         raise ValueError(

@@ -18,6 +18,7 @@ from PIL import Image
 
 from unnoise.config.load import to_dict
 from unnoise.config.requests import GenerateRequest
+from unnoise.gan_planning import GanPlan
 from unnoise.generate import ImageBatch
 from unnoise.images import is_whole_png, save_png, written_aside
 from unnoise.planning import Plan
@@ -30,7 +31,7 @@ FOLLOWS = ("training_step", "ema_rate")
 """Of a record: what the model file says of itself, for readers; its hash already tells it from others."""
 
 
-def identity(plan: Plan, weights: str) -> dict[str, Any]:
+def identity(plan: Plan | GanPlan, weights: str) -> dict[str, Any]:
     """What decides every picture of a plan, as plain data; `weights` is the SHA-256 of the model file."""
     request = {key: value for key, value in to_dict(plan.request).items() if key not in SHAPES_NOTHING}
     request["labels"] = plan.turn
@@ -108,7 +109,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def request_of(plan: Plan, k: int) -> dict[str, Any]:
+def request_of(plan: Plan | GanPlan, k: int) -> dict[str, Any]:
     """The request that draws picture k and no other, as plain data."""
     labels = [plan.name(k)] if plan.name(k) else []
     request = to_dict(plan.request) | {"n": 1, "first": k, "labels": labels, "precision": plan.precision}
@@ -121,7 +122,7 @@ def request_of(plan: Plan, k: int) -> dict[str, Any]:
 class PngFolder:
     """One PNG a picture, 000000.png and so on, each with the request that draws it alone."""
 
-    def __init__(self, out: Path, plan: Plan, about: Mapping[str, str]) -> None:
+    def __init__(self, out: Path, plan: Plan | GanPlan, about: Mapping[str, str]) -> None:
         self.out, self.plan, self.about = out, plan, about
 
     def path(self, k: int) -> Path:
@@ -162,7 +163,7 @@ class NpzFile:
     which `finish` streams into the file.
     """
 
-    def __init__(self, out: Path, plan: Plan) -> None:
+    def __init__(self, out: Path, plan: Plan | GanPlan) -> None:
         self.plan, self.shards = plan, out / SHARDS
         channels, height, width = plan.picture
         self.picture = (height, width, channels)

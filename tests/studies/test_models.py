@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.train.gans import tiny_gan
 from tests.train.tiny import tiny_run
 from unnoise.studies.models import open_model
 
@@ -21,3 +22,19 @@ def test_the_last_checkpoint_is_the_model_file_and_an_earlier_one_is_not(tmp_pat
     broken.write_bytes(broken.read_bytes()[:-9])
     with pytest.raises(ValueError, match="is damaged"):
         open_model(str(broken.parent), "cpu")
+
+
+def test_a_checkpoint_of_a_gan_has_standing_statistics_of_its_own(tmp_path):
+    tiny_run(tmp_path, tiny_gan(sample_every=0, optimizer={"decay": "none"}))
+    (whole, _), (last, _), (early, _) = (
+        open_model(str(tmp_path / place), "cpu")
+        for place in ("", "checkpoints/step-00000008", "checkpoints/step-00000004")
+    )
+    assert (last.info.step, early.info.step) == (8, 4)
+    states = [model.network.state_dict() for model in (whole, last, early)]
+    assert states[0].keys() == states[1].keys() == states[2].keys()
+    for key, value in states[0].items():
+        assert torch.allclose(value, states[1][key], rtol=1e-3, atol=1e-4), key
+    assert not torch.allclose(states[0]["linear.weight"], states[2]["linear.weight"])
+    name = "levels.0.0.norm1.norm.mean"
+    assert not torch.allclose(states[0][name], states[2][name], atol=1e-4)

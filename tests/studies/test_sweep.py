@@ -10,8 +10,10 @@ import pytest
 from tests.metrics.double import double  # noqa: F401
 from tests.models import tiny_model, tiny_upsampler
 from tests.studies.conftest import FAST
+from tests.test_gan import tiny_gan_model
 from tests.test_html import Strict
 from unnoise.cli.sample import Stopped
+from unnoise.gan import save_gan
 from unnoise.model import save_model
 from unnoise.store import PngFolder
 
@@ -164,3 +166,31 @@ def test_an_upsampler_is_swept_over_the_noise_of_its_small_pictures(unnoise, pla
     code, said, complaints = unnoise(SWEEP[0], "up", *SWEEP[2:], *options)
     assert code == 0, complaints
     assert "low_res_noise=0.3" in said and len(drawn(place / "s")) == 20
+
+
+def test_a_gan_is_swept_over_its_truncation_beside_nothing_else(unnoise, place):
+    save_gan(place / "gan" / "model.safetensors", tiny_gan_model())
+    grid = ["--grid", "truncation=0.5,1,2"]
+    command = [*SWEEP[:1], "gan", *SWEEP[2:], *grid]
+    code, said, complaints = unnoise(*command)
+    assert code == 0, complaints
+    found = json.loads((place / "s" / "sweep.json").read_text())
+    assert [p["request"]["truncation"] for p in found["points"]] == [0.5, 1.0, 2.0]
+    assert {p["protocol"]["samples_n"] for p in found["points"]} == {10}
+    assert (place / "s" / "figures" / "fd-truncation.svg").exists()
+    code, said, complaints = unnoise(*command, "--set", "guidance=2")
+    assert code == 2 and "guidance=2.0 means nothing to a GAN" in complaints
+    code, said, complaints = unnoise(
+        "search-steps", "gan", "--against", "real.npz", "--out", "t", "--calls", 4, *FAST
+    )
+    assert code == 2 and "gan is a GAN, which draws in one step" in complaints
+
+
+def test_a_gan_is_measured_as_any_model(unnoise, place):
+    save_gan(place / "gan" / "model.safetensors", tiny_gan_model())
+    command = ["evaluate", "gan", "--against", "real.npz", "-n", 12, "--no-extrapolate", *FAST, "--out", "e"]
+    code, said, complaints = unnoise(*command, "--truncation", "0.7")
+    assert code == 0, complaints
+    protocol = json.loads((place / "e" / "evaluation.json").read_text())["protocol"]
+    facts = protocol["samples_facts"]
+    assert facts["truncation"] == 0.7 and facts["steps_taken"] == 1

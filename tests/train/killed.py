@@ -103,8 +103,8 @@ def in_an_evaluation() -> None:
 
 
 def after_the_best_model() -> None:
-    save = evaluation.save_model
-    evaluation.save_model = lambda *args, **options: (save(*args, **options), die())  # type: ignore
+    save = evaluation.Evaluator.save
+    evaluation.Evaluator.save = lambda *args, **options: (save(*args, **options), die())  # type: ignore
 
 
 PLACES: list[Callable[[], None]] = [

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.train.tiny import tiny_config, tiny_run
-from tests.train.two_processes import classify, record
+from tests.train.two_processes import classify, play, record
 from unnoise import distributed
 from unnoise.model import load_model
 from unnoise.train import checkpoint
@@ -45,13 +45,16 @@ def torchrun(*arguments: str, processes: int = 2) -> subprocess.CompletedProcess
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """one/ and noisy-one/ by one process, two/ and noisy-two/ by two; what the former drew beside them."""
+    """one/, noisy-one/ and gan-one/ by one process, two/, noisy-two/ and gan-two/ by two; what the first of
+    each drew beside them.
+    """
     folder = tmp_path_factory.mktemp("runs")
-    paths = str(folder / "two"), json.dumps(SETTINGS), str(folder / "noisy-two")
+    paths = str(folder / "two"), json.dumps(SETTINGS), str(folder / "noisy-two"), str(folder / "gan-two")
     done = torchrun("-m", "tests.train.two_processes", *paths)
     assert done.returncode == 0, done.stderr[-3000:]
     record(folder / "one", SETTINGS)
     classify(folder / "noisy-one")
+    play(folder / "gan-one")
     return folder
 
 
@@ -98,6 +101,16 @@ def test_a_noisy_classifier_is_the_same_to_rounding(runs: Path) -> None:
         names = [name for name in a if name.startswith(("loss", "accuracy", "validation/loss"))]
         assert names and a.keys() == b.keys()
         assert [a[name] for name in names] == pytest.approx([b[name] for name in names], rel=1e-4)
+
+
+def test_both_players_of_a_gan_are_the_same_to_rounding(runs: Path) -> None:
+    newest = [checkpoint.newest(runs / name / "checkpoints") for name in ("gan-one", "gan-two")]
+    one, two = (checkpoint.load(path) for path in newest if path is not None)
+    assert one.step == two.step == 4
+    for part in ("network", "job", "ema-0.9"):
+        assert one.tensors[part].keys() == two.tensors[part].keys()
+        for key, value in one.tensors[part].items():
+            assert torch.allclose(two.tensors[part][key], value, rtol=2e-3, atol=1e-4), (part, key)
 
 
 def test_one_process_continues_what_two_began(runs: Path) -> None:

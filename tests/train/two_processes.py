@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from tests.train.gans import tiny_gan
 from tests.train.test_noisy_classifier import config as noisy_config
 from tests.train.test_noisy_classifier import shades
 from tests.train.tiny import tiny_config, tiny_data
@@ -51,8 +52,15 @@ def classify(run: Path) -> None:
     train(noisy_config(**changes), run, dataset=shades())
 
 
+def play(run: Path) -> None:
+    """Train a GAN in `run`. Norms see three pictures, whether of a process or of a micro-batch."""
+    changes = {"micro_batch": 3, "steps": 4, "sample_every": 4, "optimizer": {"eps": 1e-3}}
+    train(tiny_gan(**changes), run, dataset=tiny_data())
+
+
 if __name__ == "__main__":
-    # One group for both: torchrun's store keeps the addresses of an earlier one.
+    # One group for all: torchrun's store keeps the addresses of an earlier one.
     with distributed.processes("cpu"):
         record(Path(sys.argv[1]), json.loads(sys.argv[2]))
         classify(Path(sys.argv[3]))
+        play(Path(sys.argv[4]))

@@ -80,6 +80,7 @@ def evaluate(
     guidance_interval: steering.GuidanceInterval = None,
     guidance_course: steering.GuidanceCourse = _DRAWN.guidance_course,
     conditional: steering.Conditional = True,
+    truncation: Annotated[float | None, typer.Option(help="For a GAN: as of `sample`.")] = _DRAWN.truncation,
     label: Annotated[list[str] | None, typer.Option(help="For a model: its classes in turn.")] = None,
     preset: Annotated[
         str, typer.Option(help="For a published .pt file: what network it is for, if it cannot be told.")
@@ -108,7 +109,7 @@ def evaluate(
         "extrapolate": extrapolate, "cache": cache,
         "batch_size": batch_size, "seed": seed, "device": device,
         "generate": {
-            "sampler": sampler, "steps": steps, "eta": eta, "labels": label or [],
+            "sampler": sampler, "steps": steps, "eta": eta, "truncation": truncation, "labels": label or [],
             "batch_size": draw_batch_size, "seed": seed,
             **steering.guidance_values(
                 guidance=guidance, scale=scale, classifier=classifier, guide_at=guide_at, weaker=weaker,

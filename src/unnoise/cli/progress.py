@@ -83,7 +83,7 @@ class TrainProgress:
                     f"{event.step_seconds:.3g} s, {memory(event.memory)}, {event.micro_batch} pictures a pass"
                 )
             case events.Started():
-                self._draws = event.config.kind == "diffusion"
+                self._draws = event.config.kind in ("diffusion", "gan")
                 self._given = "--low-res SMALL_PICTURES" if event.config.model.low_res else "-n 64"
                 verb = f"continuing at step {event.step}" if event.step else "starting"
                 processes = f", {event.processes} processes" if event.processes > 1 else ""

@@ -79,6 +79,10 @@ def sample(
     guidance_interval: steering.GuidanceInterval = None,
     guidance_course: steering.GuidanceCourse = _DEFAULT.guidance_course,
     conditional: steering.Conditional = True,
+    truncation: Annotated[
+        float | None,
+        typer.Option(help="Of a GAN: no number of z larger than this; less diversity, more quality."),
+    ] = _DEFAULT.truncation,
     clip: Annotated[
         str, typer.Option(help="Of the predicted picture: auto, none, static or dynamic.")
     ] = _DEFAULT.clip,
@@ -118,7 +122,7 @@ def sample(
         "prompts": prompt or [], "text_encoder": text_encoder,
         "given": given, "given_boxes": boxes, "given_maps": maps,
         "sampler": sampler, "steps": steps, "eta": eta, "temperature": temperature,
-        "solver_order": solver_order, "clip": clip,
+        "solver_order": solver_order, "truncation": truncation, "clip": clip,
         "seed": seed, "first": first, "batch_size": batch_size, "exact": exact,
         "precision": precision, "low_res": low_res, "shrink": shrink, "low_res_noise": low_res_noise,
         "height": height, "width": width, "patch": patch,
@@ -134,8 +138,8 @@ def sample(
         from unnoise import __version__, distributed
         from unnoise.cli.choose import settled
         from unnoise.config.load import from_dict
+        from unnoise.drawing import load
         from unnoise.job import Job, run_job
-        from unnoise.model import load_model
         from unnoise.modelfile import find_model
         from unnoise.planning import every_small_picture, plan
 
@@ -143,7 +147,7 @@ def sample(
         file = find_model(model)
         preset = settled(file, preset)
         with distributed.processes(device) as chosen:
-            ready = plan(load_model(file, chosen, preset=preset), request)
+            ready = plan(load(file, chosen, preset=preset), request)
             if n is None:
                 ready = every_small_picture(ready)
             with open(file, "rb") as content:

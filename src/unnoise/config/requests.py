@@ -59,6 +59,8 @@ class GenerateRequest:
     """Whether the scales hold at every noise level, or rise to their full size as noise falls."""
     conditional: bool = True
     """False: the model draws without a class, and only the classifier knows the labels."""
+    truncation: float | None = None
+    """Of a GAN: no number of z is larger than this: less diversity, more quality; None: as in training."""
     clip: Literal["auto", "none", "static", "dynamic"] = "auto"
     clip_percentile: float = 0.995
     seed: int = 0

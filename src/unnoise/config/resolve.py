@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from unnoise.config.agree import agree, check_size, sized
+from unnoise.config.gan import resolve_gan
 from unnoise.config.load import differences, to_yaml
 from unnoise.config.schema import (
     AutoencoderConfig,
     ClassifierConfig,
     DataConfig,
+    GanConfig,
     ModelConfig,
     NoisyClassifierConfig,
     ToldConfig,
@@ -47,6 +49,7 @@ KINDS = {
     "classifier": ("classifier",),
     "noisy_classifier": ("noisy_classifier", "timesteps", "first_stage", "latents"),
     "autoencoder": ("autoencoder",),
+    "gan": ("gan", "sample_count", "evaluate"),
 }
 """Kind of training -> the settings that not every kind has, but this one."""
 
@@ -64,6 +67,12 @@ def data_config(config: TrainConfig) -> DataConfig:
         data = sized(data, "autoencoder", stage.image_size, stage.network.in_channels)
         if data.size:
             stage.network.check_side(data.size)
+        return data
+    if config.kind == "gan":
+        generator = (config.gan or GanConfig()).generator
+        data = sized(data, "gan.generator", generator.image_size, generator.out_channels)
+        if data.size:
+            generator.check_side(data.size)
         return data
     _check_low_res(model)
     data = sized(data, "model", model.image_size, model.channels)
@@ -109,6 +118,8 @@ def resolve(
         return _resolve_noisy_classifier(config, size=size, channels=channels, classes=classes)
     if config.kind == "autoencoder":
         return _resolve_autoencoder(config, size=size, channels=channels)
+    if config.kind == "gan":
+        return resolve_gan(config, size=size, channels=channels, classes=classes)
     model = config.model
     _check_low_res(model)
     image_size = agree("model.image_size", model.image_size, size)
@@ -237,7 +248,7 @@ def _foreign(config: TrainConfig) -> list[str]:
 
 def check_kind(config: TrainConfig) -> None:
     """Refuse settings of another kind of training than the one that `kind` names."""
-    for kind in ("classifier", "noisy_classifier", "autoencoder"):
+    for kind in ("classifier", "noisy_classifier", "autoencoder", "gan"):
         if config.kind != kind and getattr(config, kind) is not None:
             raise ValueError(
                 f"{kind} is set, but kind={config.kind} trains none; leave it out, or set kind={kind}"
@@ -247,7 +258,7 @@ def check_kind(config: TrainConfig) -> None:
     without = replace(config, **{name: getattr(TrainConfig(), name) for name in _foreign(config)})
     foreign = differences(without, config)
     if foreign:
-        name = "a first stage" if config.kind == "autoencoder" else "a classifier"
+        name = {"autoencoder": "a first stage", "gan": "a GAN"}.get(config.kind, "a classifier")
         raise ValueError(
             f"{name} has no such setting ({foreign[0]}); leave it out, its own are under {config.kind}"
         )

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from unnoise.config.kinds import ByKind
 from unnoise.networks.conditioner_settings import ClassEmbedderSettings, ConditionerSettings
 from unnoise.networks.first_stage_settings import DiscriminatorSettings, FirstStageSettings, KlSettings
+from unnoise.networks.gan_settings import GeneratorSettings, ProjectionSettings
 from unnoise.networks.settings import ClassifierSettings, EncoderUNetSettings, NetworkSettings, UNetSettings
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -297,6 +298,26 @@ class AutoencoderConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GanConfig:
+    """A GAN: its two networks and how they play (Brock et al. 2019, arXiv 1809.11096); the loss is hinge."""
+
+    generator: GeneratorSettings = field(default_factory=GeneratorSettings)
+    discriminator: ProjectionSettings = field(default_factory=ProjectionSettings)
+    discriminator_steps: int = 2
+    """Steps of the discriminator after each of the generator's."""
+    discriminator_lr: float | None = None
+    """Learning rate of the discriminator; None takes `optimizer.lr`, the generator's."""
+    augment: tuple[Literal["color", "translation", "cutout"], ...] = ()
+    """How the discriminator sees pictures changed, real and drawn alike (DiffAugment, Zhao et al. 2020, arXiv
+    2006.10738): for few pictures, which it would learn by heart."""
+    r1: float = 0.0
+    """Factor of |dD/dx|^2 / 2 on real pictures (Mescheder et al. 2018, arXiv 1801.04406); 0: none."""
+    held_out: float = 0.05
+    """Share of the training pictures kept from the discriminator, to see whether it learns the others by
+    heart; 0: none."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     """How the first average is measured against the training pictures while it learns."""
 
@@ -341,9 +362,9 @@ class TrainConfig:
     """One training run, complete: with the data it repeats bit for bit."""
 
     preset: str = ""
-    kind: Literal["diffusion", "classifier", "noisy_classifier", "autoencoder"] = "diffusion"
+    kind: Literal["diffusion", "classifier", "noisy_classifier", "autoencoder", "gan"] = "diffusion"
     """What is trained: a model that draws (`model`, `objective`, `timesteps`, ...), a `classifier`, a
-    `noisy_classifier` that guides, or an `autoencoder`, the first stage of a latent model."""
+    `noisy_classifier` that guides, an `autoencoder`, the first stage of a latent model, or a `gan`."""
     first_stage: str = ""
     """File or run directory of a first stage, whose latents are then learned instead of pixels; or of a
     latent model, whose first stage is taken with its scale."""
@@ -360,6 +381,8 @@ class TrainConfig:
     """For kind noisy_classifier alone."""
     autoencoder: AutoencoderConfig | None = None
     """For kind autoencoder alone."""
+    gan: GanConfig | None = None
+    """For kind gan alone."""
     steps: int = 100_000
     minutes: float | None = None
     """Take as many steps as fit into this time, from when the data are ready: decoded, and encoded for a

@@ -21,9 +21,9 @@ from unnoise.config.requests import EvaluateRequest, GenerateRequest
 from unnoise.config.schema import DataConfig
 from unnoise.data import open_data
 from unnoise.distributed import choose_device
+from unnoise.drawing import load
 from unnoise.generate import generate
 from unnoise.metrics.weights import file_hash
-from unnoise.model import load_model
 from unnoise.modelfile import find_model
 from unnoise.planning import plan
 from unnoise.weights import diffusers
@@ -145,7 +145,7 @@ def _model_pictures(path: Path, request: EvaluateRequest, n: int | None) -> Pict
     if count < 1:
         raise ValueError(f"n={n} samples cannot be drawn; use 1 or more")
     wanted: GenerateRequest = replace(request.generate, n=count)
-    model = load_model(file, choose_device(request.device), preset=request.preset)
+    model = load(file, choose_device(request.device), preset=request.preset)
     ready = plan(model, wanted)
     channels, height, width = ready.picture
     weights = file_hash(file)

@@ -17,6 +17,7 @@ from PIL import Image
 from unnoise.config.load import to_dict
 from unnoise.config.requests import EvaluateRequest
 from unnoise.distributed import choose_device
+from unnoise.gan_planning import GanPlan
 from unnoise.images import to_pil
 from unnoise.job import Job, run_job
 from unnoise.metrics.evaluate import check_numbers, choose_network, evaluate, open_side
@@ -80,7 +81,7 @@ def digest(facts: Any) -> str:
 class Point:
     """What a point is and where it is kept."""
 
-    plan: Plan
+    plan: Plan | GanPlan
     weights: str
     """Hash of the model."""
     folder: Path
@@ -96,7 +97,7 @@ class Point:
         return self.folder / EVALUATION
 
 
-def point_at(plan: Plan, weights: str, parent: Path) -> Point:
+def point_at(plan: Plan | GanPlan, weights: str, parent: Path) -> Point:
     """The point of a plan under `parent`; equal plans have equal folders, so that another study finds it."""
     return Point(plan, weights, parent / digest(identity(plan, weights))[:12])
 

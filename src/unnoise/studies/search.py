@@ -23,6 +23,7 @@ from unnoise.diffusion.prediction import Prediction
 from unnoise.diffusion.schedule import At
 from unnoise.diffusion.walk import run
 from unnoise.distributed import choose_device
+from unnoise.gan import GanModel
 from unnoise.generate import draw
 from unnoise.metrics.features import Names
 from unnoise.metrics.frechet import frechet_distance
@@ -207,6 +208,8 @@ def search(
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; name a folder for the search")
     model, weights = open_model(request.model, str(choose_device(request.generate.device)), request.preset)
+    if isinstance(model, GanModel):
+        raise ValueError(f"{request.model} is a GAN, which draws in one step: there are none to look for")
     start, caps = budget(request, model)
     uniform = str(sum(start))
     shape = plan(model, replace(request.generate, steps=uniform)).picture

@@ -10,6 +10,7 @@ from unnoise.config.load import to_dict
 from unnoise.config.requests import EvaluateRequest
 from unnoise.config.studies import SweepRequest
 from unnoise.distributed import choose_device
+from unnoise.gan import GanModel
 from unnoise.metrics.evaluate import evaluate
 from unnoise.metrics.result import COMPARED, Evaluation, read_evaluation
 from unnoise.metrics.sources import open_pictures
@@ -102,7 +103,7 @@ def _axes(request: SweepRequest) -> tuple[Axis, tuple[Axis, ...]]:
 def _check(grid: Sequence[Cell], device: str, preset: str) -> Shape:
     """Refuse what a model cannot draw; the shape of all their pictures."""
     shapes: dict[str, Shape] = {}
-    model: Model | None = None
+    model: Model | GanModel | None = None
     for cell in grid:
         if model is None or cell.model not in shapes:
             model = None
@@ -123,7 +124,7 @@ def _size(shape: Shape) -> str:
 
 def _measured(
     cell: Cell,
-    model: Model,
+    model: Model | GanModel,
     hashed: str,
     several: Sequence[Axis],
     out: Path,

@@ -94,6 +94,7 @@ class AutoencoderJob:
     """One first stage learning one data set. Settings are complete."""
 
     groups = ()
+    warning = ""
 
     def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
         assert config.autoencoder is not None, "settings are resolved"

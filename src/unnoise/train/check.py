@@ -5,6 +5,8 @@ import math
 from unnoise.config.schema import (
     AutoencoderConfig,
     ClassifierConfig,
+    EvaluationConfig,
+    GanConfig,
     ObjectiveConfig,
     OptimizerConfig,
     TrainConfig,
@@ -76,6 +78,8 @@ def check(config: TrainConfig, *, processes: int) -> None:
                 "compile=on: the balance of a first stage's losses takes gradients twice, which compiled "
                 "networks do not give; leave it out"
             )
+    if config.kind == "gan":
+        _check_gan(config)
     if config.batch_size < processes:
         raise ValueError(
             f"batch_size={config.batch_size} leaves some of the {processes} processes without a picture; use "
@@ -174,6 +178,38 @@ def _check_autoencoder(config: AutoencoderConfig) -> None:
             raise ValueError(f"autoencoder.{name}={value} is not possible; use 0 or more")
     if adversary.lr is not None and not 0 < adversary.lr < math.inf:
         raise ValueError(f"autoencoder.adversary.lr={adversary.lr} is not possible; use more than 0")
+
+
+def _check_gan(config: TrainConfig) -> None:
+    gan = config.gan or GanConfig()
+    rules = [
+        ("discriminator_steps", gan.discriminator_steps, gan.discriminator_steps >= 1, "use 1 or more"),
+        (
+            "discriminator_lr",
+            gan.discriminator_lr,
+            gan.discriminator_lr is None or 0 < gan.discriminator_lr < math.inf,
+            "use more than 0",
+        ),
+        ("augment", list(gan.augment), len(set(gan.augment)) == len(gan.augment), "name each once"),
+        ("r1", gan.r1, 0 <= gan.r1 < math.inf, "use 0 or more"),
+        ("held_out", gan.held_out, 0 <= gan.held_out < 1, "use a share in [0, 1)"),
+    ]
+    for name, value, fine, way_out in rules:
+        if not fine:
+            raise ValueError(f"gan.{name}={value} is not possible; {way_out}")
+    if config.precision == "float16":
+        raise ValueError(
+            "precision=float16: a GAN's losses have no scale of their own that would keep small gradients; "
+            "use bfloat16 or float32"
+        )
+    if config.compile == "on":
+        raise ValueError("compile=on: a GAN's networks take turns, which is not compiled; leave it out")
+    for name in ("steps", "guidance"):
+        value = getattr(config.evaluate, name)
+        if value != getattr(EvaluationConfig(), name):
+            raise ValueError(
+                f"evaluate.{name}={value} means nothing to a GAN, which draws in one step; leave it out"
+            )
 
 
 def _check_held_out(owner: str, share: float) -> None:

@@ -55,6 +55,7 @@ class ClassifierJob:
     """One classifier learning one data set. Settings are complete (config.resolve)."""
 
     groups = ()
+    warning = ""
 
     def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
         assert config.classifier is not None, "settings are resolved"

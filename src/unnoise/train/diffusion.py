@@ -90,6 +90,7 @@ class DiffusionJob:
     """One U-Net learning one data set, or its latents. Settings are complete (config.resolve)."""
 
     groups = QUARTERS
+    warning = ""
 
     def __init__(
         self,
@@ -213,9 +214,17 @@ class DiffusionJob:
         """Take it back."""
         self.timesteps.load_state_dict(dict(state))
 
-    def save(self, path: Path, weights: Mapping[str, Tensor], *, step: int, rate: float) -> None:
-        """Write a model file."""
-        info = replace(self.model.info, step=step, ema_rate=rate)
+    def save(
+        self,
+        path: Path,
+        weights: Mapping[str, Tensor],
+        *,
+        step: int,
+        rate: float,
+        scores: Mapping[str, float] | None = None,
+    ) -> None:
+        """Write a model file, with what was measured of it."""
+        info = replace(self.model.info, step=step, ema_rate=rate, scores=dict(scores or {}))
         save_model(path, replace(self.model, info=info), weights=weights)
 
     @property

@@ -28,13 +28,15 @@ from unnoise.metrics.measures import KERNEL_SUBSET, NEIGHBOURS
 from unnoise.metrics.precision_recall import precision_recall
 from unnoise.metrics.sources import Pictures
 from unnoise.metrics.statistics import Gaussian, Moments
-from unnoise.model import save_model
 from unnoise.planning import plan
 from unnoise.train.diffusion import DiffusionJob
 from unnoise.train.events import Best
+from unnoise.train.gan import GanJob
 
 PREFIX = "evaluation/"
 """Of the metrics' names in the log."""
+Draws = DiffusionJob | GanJob
+"""Kinds of training whose models draw."""
 HIGHER = ("precision", "recall")
 """Metrics of which more is better."""
 LEAST = 10
@@ -47,7 +49,7 @@ _BLOCK = 32
 class Evaluator:
     """All that an evaluation needs, ready before the first step."""
 
-    job: DiffusionJob
+    job: Draws
     settings: EvaluationConfig
     request: GenerateRequest
     steps: int
@@ -106,14 +108,13 @@ class Evaluator:
 
     def save(self, path: Path, weights: Mapping[str, Tensor], *, rate: float, best: Best) -> None:
         """Write a model file that knows its value."""
-        model = self.job.model
-        info = replace(model.info, step=best.step, ema_rate=rate, scores={best.metric: best.value})
-        save_model(path, replace(model, info=info), weights=weights)
+        self.job.save(path, weights, step=best.step, rate=rate, scores={best.metric: best.value})
 
     def __str__(self) -> str:
         guidance = f", guidance {self.settings.guidance:g}" if self.settings.guidance != 1 else ""
+        steps = f", {self.steps} steps" if isinstance(self.job, DiffusionJob) else ""
         return (
-            f"{self.settings.n:,} pictures, {self.steps} steps{guidance}, against {self.real.n:,} "
+            f"{self.settings.n:,} pictures{steps}{guidance}, against {self.real.n:,} "
             f"training pictures, features {self.network.name}"
         )
 
@@ -143,7 +144,7 @@ class Evaluator:
 
 def open_evaluator(
     config: TrainConfig,
-    job: DiffusionJob,
+    job: Draws,
     device: torch.device,
     *,
     on_step: Callable[[], None],
@@ -161,13 +162,9 @@ def open_evaluator(
             "(model.low_res); set it to 0"
         )
     _check_data(data, settings)
-    request = GenerateRequest(
-        n=settings.n,
-        steps=settings.steps,
-        guidance=settings.guidance,
-        seed=config.seed,
-        precision=config.precision,
-    )
+    request = GenerateRequest(n=settings.n, seed=config.seed, precision=config.precision)
+    if isinstance(job, DiffusionJob):
+        request = replace(request, steps=settings.steps, guidance=settings.guidance)
     try:
         ready = plan(job.model, request, telling=job.telling(job.model))
         network = choose_network(

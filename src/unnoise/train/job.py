@@ -95,6 +95,11 @@ class Job(Protocol[B]):
         ...
 
     @property
+    def warning(self) -> str:
+        """What the last `sample` found wrong with the model, for people; empty for nothing."""
+        ...
+
+    @property
     def sampled(self) -> int:
         """Pictures times steps that `sample` puts through the network."""
         ...

@@ -192,6 +192,8 @@ def _sample(state: TrainState, run: RunDirectory, on_event: Listener, interrupti
     if measured:
         run.log(state.step, dict(measured))
     on_event(Sampled(step=state.step, path=path, measured=measured))
+    if state.job.warning:
+        on_event(Note(text=f"warning after step {state.step}: {state.job.warning}"))
 
 
 def _evaluate(

@@ -26,6 +26,7 @@ class NoisyClassifierJob:
     """One encoder learning one data set's classes at every noise level. Settings are complete."""
 
     groups = QUARTERS
+    warning = ""
 
     def __init__(
         self,

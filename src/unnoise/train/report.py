@@ -10,7 +10,7 @@ from unnoise.chart import Chart, Curve
 from unnoise.config.resolve import settings_yaml
 from unnoise.config.schema import TrainConfig
 from unnoise.modelfile import write_atomically
-from unnoise.train import noisy_report
+from unnoise.train import gan_report, noisy_report
 from unnoise.train.evaluation import PREFIX
 from unnoise.train.events import TrainResult
 from unnoise.train.run import stored_config
@@ -57,6 +57,8 @@ def report_run(run: Path, result: TrainResult) -> Path | None:
         heading, caption = noisy_report.HEADING, noisy_report.CAPTION
     if config.kind == "autoencoder":
         heading, caption = "Reconstructions", "Held-out pictures, each beside what the average makes of it."
+    if config.kind == "gan":
+        heading, caption = gan_report.HEADING, gan_report.CAPTION
     return write_report(
         run,
         config,
@@ -70,6 +72,7 @@ def report_run(run: Path, result: TrainResult) -> Path | None:
         sections=[
             html.section(heading, html.picture(grids[-1].read_bytes(), caption)),
             *(noisy_report.sections(run, read_log(run)) if config.kind == "noisy_classifier" else ()),
+            *(gan_report.sections(read_log(run)) if config.kind == "gan" else ()),
         ],
         command=f"unnoise train {run / 'config.yaml'} --out ANOTHER",
     )
@@ -114,7 +117,8 @@ def write_report(
     everything = read_log(run)
     log = [line for line in everything if "loss" in line]
     steps = [line["step"] for line in log]
-    curves = {"all t": (steps, [line["loss"] for line in log])}
+    whole = "generator" if config.kind == "gan" else "all t"
+    curves = {whole: (steps, [line["loss"] for line in log])}
     for quarter, name in enumerate(("1st quarter of t", "2nd", "3rd", "4th")):
         key = f"loss/q{quarter}"
         with_quarter = [line for line in log if key in line]
@@ -132,8 +136,13 @@ def write_report(
                 curves,
                 x_label="step",
                 y_label="loss",
-                log_y=True,
-                caption="Means over the steps between two points; the 1st quarter of t is nearly clean.",
+                log_y=config.kind != "gan",
+                caption="Means over the steps between two points; "
+                + (
+                    "a game's losses have no goal."
+                    if config.kind == "gan"
+                    else "the 1st quarter of t is nearly clean."
+                ),
             ),
         ),
         *closing,

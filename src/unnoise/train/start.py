@@ -34,6 +34,7 @@ from unnoise.train.events import (
     TrainResult,
     ignore,
 )
+from unnoise.train.gan import GanJob
 from unnoise.train.job import Job
 from unnoise.train.latents import LatentSource, open_first_stage, open_latents
 from unnoise.train.lock import locked
@@ -47,6 +48,7 @@ from unnoise.train.state import TrainState, new_state
 JOBS: dict[str, Callable[[TrainConfig, Dataset, torch.device], Job[Any]]] = {
     "classifier": ClassifierJob,
     "autoencoder": AutoencoderJob,
+    "gan": GanJob,
 }
 """Kind of training -> who does it; those that may see latents are given them (`_job`)."""
 
@@ -163,7 +165,7 @@ def _evaluator(
     """What measures the model meanwhile, in the first process, and the settings with its feature network."""
     if not config.evaluate.every:
         return config, None
-    assert isinstance(job, DiffusionJob), "settings are checked"
+    assert isinstance(job, DiffusionJob | GanJob), "settings are checked"
     opened: list[Evaluator] = []
     warnings: list[str] = []
 
