@@ -44,6 +44,7 @@ def _register() -> None:
         ablate,
         build,
         cascade,
+        compare,
         convert,
         demo,
         edit,
@@ -58,7 +59,7 @@ def _register() -> None:
     )
 
     drawing = (demo, train, sample, cascade, edit)
-    measuring = (evaluate, sweep, ablate, search_steps, reference, likelihood)
+    measuring = (evaluate, sweep, ablate, compare, search_steps, reference, likelihood)
     for module in (*drawing, *measuring, build, convert, presets):
         module.register(app)
 

@@ -1,4 +1,6 @@
-"""What the studies are asked for: sweeps over the options of drawing, ablations, and searches for steps."""
+"""What the studies are asked for: sweeps over the options of drawing, ablations, searches for steps, and
+kinds of models set beside each other.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,3 +80,37 @@ class SearchRequest:
     evaluate: EvaluateRequest = field(default_factory=EvaluateRequest)
     """Features and reference."""
     preset: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRequest:
+    """A pixel diffusion model, a latent one and a GAN, trained for the same time on the same pictures."""
+
+    data: str = ""
+    minutes: float = 30.0
+    """Of training, for each; the latent model's first stage takes `stage_share` of its own."""
+    stage_share: float = 0.3
+    models: tuple[str, ...] = ("pixel", "latent", "gan")
+    pixel: str = "fashion-28"
+    """Recipes: presets, or paths of YAML configurations; their sizes give way to the data's."""
+    stage: str = "kl-f4-tiny"
+    latent: str = "latent-64"
+    gan: str = ""
+    """"" takes gan-28 for pictures of up to 32 pixels, else gan-64."""
+    size: int | None = None
+    """Side in pixels; None takes the pictures' own."""
+    channels: int | None = None
+    flip: bool = False
+    """Mirror half of the pictures, for all models alike."""
+    guidance: tuple[float, ...] = (1.5, 2.0, 3.0, 4.0)
+    """Scales of the sweep of the diffusion models, besides 1."""
+    truncation: tuple[float, ...] = (0.3, 0.5, 0.7, 1.0, 1.5)
+    """Of the sweep of the GAN, besides none."""
+    seed: int = 0
+    """Of training and of what is drawn."""
+    generate: GenerateRequest = field(default_factory=lambda: GenerateRequest(steps="25"))
+    """How the diffusion models are drawn from."""
+    evaluate: EvaluateRequest = field(
+        default_factory=lambda: EvaluateRequest(n=POINT_SAMPLES, extrapolate=False)
+    )
+    """How every model is measured; against the training pictures where it names nothing else."""

@@ -103,9 +103,9 @@ def _variant(
             raise ValueError(f"{key} is the same for all variants, as compute is equal; leave it out")
     compute = ("minutes", request.minutes) if request.steps is None else ("steps", request.steps)
     fixed: list[Assignment] = [("data.source", request.data), ("sample_every", 0), compute]
-    config = _recipe(request.grid.base, [*fixed, *request.grid.set.items(), *changes.items()])
+    config = recipe(request.grid.base, [*fixed, *request.grid.set.items(), *changes.items()])
     if config.kind != "diffusion":
-        raise ValueError(f"kind={config.kind} draws nothing; ablate a recipe of a model that draws")
+        raise ValueError(f"kind={config.kind} is no diffusion model; ablate a recipe of one")
     check(config, processes=1)
     data = data_config(config)
     if (data, config.seed) not in opened:
@@ -119,7 +119,8 @@ def _variant(
     return Variant(name, changes, config, dataset, sum(p.numel() for p in model.network.parameters()))
 
 
-def _recipe(base: str, assignments: Sequence[Assignment]) -> TrainConfig:
+def recipe(base: str, assignments: Sequence[Assignment]) -> TrainConfig:
+    """The settings of a preset or of a YAML file, with these changed."""
     if not base.endswith((".yaml", ".yml")):
         return load_preset(base, assignments).config
     if not Path(base).is_file():
