@@ -25,9 +25,10 @@ from unnoise.model import Model, build_model
 from unnoise.planning import plan
 from unnoise.presets import load_preset
 from unnoise.runtime import keep_freed_memory
-from unnoise.train.diffusion import DiffusionBatch, DiffusionJob
+from unnoise.train.diffusion import DiffusionJob
 from unnoise.train.latents import open_first_stage, open_latents
 from unnoise.train.loop import fit
+from unnoise.train.noised import DiffusionBatch
 from unnoise.train.signals import Interruption
 from unnoise.train.state import new_state
 

@@ -19,8 +19,9 @@ from unnoise.generate import sample
 from unnoise.images import to_images
 from unnoise.model import load_model
 from unnoise.presets import load_preset
-from unnoise.train.diffusion import DiffusionBatch, DiffusionJob
+from unnoise.train.diffusion import DiffusionJob
 from unnoise.train.events import Sampled, StepDone
+from unnoise.train.noised import DiffusionBatch
 
 
 def up_config(low_res: int = 4, noise: float = 0.5, **changes: Any) -> TrainConfig:

@@ -168,6 +168,11 @@ class ObjectiveConfig:
     elbo_weight: float = 0.0
     """In `simple`: factor of the same mean weighted as in the variational bound, for networks that predict
     eps or x0 (latent diffusion's original_elbo_weight)."""
+    learn_logvar: bool = False
+    """In `simple`: learn a log variance of the errors for each t, by which they are weighed (latent
+    diffusion's learn_logvar); checkpoints hold it, model files do not."""
+    logvar_init: float = 0.0
+    """Where it begins."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -130,7 +130,7 @@ def _check_objective(config: TrainConfig) -> None:
         )
 
     if config.objective.name != "simple":
-        for name in ("error", "simple_weight", "elbo_weight"):
+        for name in ("error", "simple_weight", "elbo_weight", "learn_logvar"):
             value = getattr(config.objective, name)
             if value != getattr(ObjectiveConfig(), name):
                 raise ValueError(
@@ -141,6 +141,12 @@ def _check_objective(config: TrainConfig) -> None:
         raise ValueError(
             f"objective.elbo_weight={config.objective.elbo_weight:g} has no value for "
             f"model.predicts={config.model.predicts}; leave it out, or predict eps or x0"
+        )
+
+    if config.objective.logvar_init and not config.objective.learn_logvar:
+        raise ValueError(
+            f"objective.logvar_init={config.objective.logvar_init:g} begins what is not learned; leave it "
+            "out, or set objective.learn_logvar=true"
         )
 
 

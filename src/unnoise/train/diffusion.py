@@ -1,9 +1,8 @@
 """Training a diffusion model: pictures, noise and times in, the objective's loss out."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from unnoise.data import Dataset
 from unnoise.diffusion.condition import Condition, null
 from unnoise.diffusion.denoiser import Denoiser
 from unnoise.diffusion.low_res import shrink, with_low_res
-from unnoise.diffusion.noise import seeded_generator
 from unnoise.diffusion.objectives import Hybrid, Objective, Simple, Vlb
 from unnoise.diffusion.timesteps import LossSecondMoment, TimestepSampler, Uniform
 from unnoise.generate import draw
@@ -31,59 +29,9 @@ from unnoise.told import Telling, ToldData, open_told
 from unnoise.train.building import compute_in, data_summary, drawn_weights, network_around
 from unnoise.train.job import Losses
 from unnoise.train.latents import LatentSource, posterior_noise
+from unnoise.train.logvar import WithLogvar, inner
+from unnoise.train.noised import QUARTERS, DiffusionBatch, quarters, unit_noise
 from unnoise.train.upsampler import draw_augmentation, enlarge_some
-
-QUARTERS = ("q0", "q1", "q2", "q3")
-"""Of the noise schedule, the least noisy first."""
-
-
-@dataclass(frozen=True, eq=False)
-class DiffusionBatch:
-    """Pictures of a step with what was drawn for each."""
-
-    pixels: Tensor | None
-    """uint8 (B, H, W, C); None where everything is known of latents."""
-    eps: Tensor
-    """Unit noise (B, C, H, W) float32, of the shape of what is drawn."""
-    u: Tensor
-    """(B,) float64 in [0, 1) on the CPU: where in the distribution of times."""
-    label: Tensor | None = None
-    """(B,) int64, some replaced by the null class."""
-    level: Tensor | None = None
-    """(B,) float32: how noisy an upsampler sees the small picture; None where it sees it as it is."""
-    z: Tensor | None = None
-    """That noise, (B, C, low_res, low_res) float32."""
-    latents: Tensor | None = None
-    """(B, C, h, w) float32, scaled."""
-    raw: Mapping[str, Tensor] = field(default_factory=dict)
-    """What is told besides the class (see `told.Teller.raw`)."""
-    untold: Mapping[str, Tensor] = field(default_factory=dict)
-    """What is told -> (B,) bool, whether it is left out."""
-
-    def __len__(self) -> int:
-        return len(self.u)
-
-    def take(self, rows: slice) -> "DiffusionBatch":
-        """Some of the rows."""
-        return replace(self._map(lambda value: value[rows]), u=self.u[rows])
-
-    def to(self, device: torch.device) -> "DiffusionBatch":
-        """On a device; u stays, as times are looked up on the CPU."""
-        return self._map(lambda value: value.to(device, non_blocking=True))
-
-    def pin(self) -> "DiffusionBatch":
-        """In page-locked memory."""
-        return self._map(Tensor.pin_memory)
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> "DiffusionBatch":
-        changed: dict[str, Any] = {
-            name: change(value)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor) and name != "u"
-        }
-        for name in ("raw", "untold"):
-            changed[name] = {key: change(value) for key, value in getattr(self, name).items()}
-        return replace(self, **changed)
 
 
 class DiffusionJob:
@@ -119,13 +67,16 @@ class DiffusionJob:
         compute_in(self.model.network, config.precision, device)
         if source is not None:  # what no cache holds is encoded at every step
             compute_in(source.stage.network, config.precision, device)
-        self.objective = make_objective(config.objective)
+        self.objective, self.weighed = make_objective(config.objective), None
+        if config.objective.learn_logvar:
+            steps, start = self.model.schedule.steps, config.objective.logvar_init
+            self.weighed = WithLogvar(self.model.network, steps, start).to(device)
         self.timesteps = make_timesteps(config.timesteps, self.model.schedule.steps)
 
     @property
     def network(self) -> nn.Module:
-        """The U-Net."""
-        return self.model.network
+        """The U-Net, with the log variances of its errors where those are learned."""
+        return self.model.network if self.weighed is None else self.weighed
 
     def draw(self, step: int, positions: range) -> DiffusionBatch:
         """The pictures at these positions of the global batch with their noise, times and dropped labels."""
@@ -191,13 +142,15 @@ class DiffusionJob:
         cond = self._told(batch)
         if self.config.model.low_res:
             cond = with_low_res(cond, shrink(x0, self.config.model.low_res), level=batch.level, z=batch.z)
-        terms = self.objective(self._denoiser(network), x0, at, eps=batch.eps, cond=cond)
+        logvar = None if self.weighed is None else self.weighed.at(i)
+        terms = self.objective(self._denoiser(network), x0, at, eps=batch.eps, cond=cond, logvar=logvar)
         loss = terms.pop("loss")
         quarter = quarters(i, self.model.schedule.steps)
         return Losses(
             loss,
             weight=weight.to(loss.device),
             parts=terms,
+            scores={} if logvar is None else {"logvar": logvar},
             group=quarter.to(loss.device),
             aside={"i": i.to(loss.device), "loss": loss},
         )
@@ -225,7 +178,7 @@ class DiffusionJob:
     ) -> None:
         """Write a model file, with what was measured of it."""
         info = replace(self.model.info, step=step, ema_rate=rate, scores=dict(scores or {}))
-        save_model(path, replace(self.model, info=info), weights=weights)
+        save_model(path, replace(self.model, info=info), weights=self._inner(weights))
 
     @property
     def sampled(self) -> int:
@@ -267,50 +220,15 @@ class DiffusionJob:
 
     def averaged(self, weights: Mapping[str, Tensor]) -> Model:
         """A model of its own around other weights, which it shares."""
-        network = network_around(weights, self.model.network)
+        network = network_around(self._inner(weights), self.model.network)
         return replace(self.model, denoiser=self._denoiser(network))
+
+    def _inner(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Those of the U-Net alone."""
+        return weights if self.weighed is None else inner(weights)
 
     def _denoiser(self, network: nn.Module) -> Denoiser:
         return denoiser_of(network, self.config.model)
-
-
-def noisy_batch(
-    config: TrainConfig, dataset: Dataset, source: LatentSource | None, step: int, positions: range
-) -> DiffusionBatch:
-    """The pictures at these positions of a step's global batch, or their latents, with noise and times.
-
-    Latents where they are cached. No label is dropped.
-    """
-    places = np.arange(positions.start, positions.stop) + step * config.batch_size
-    side, channels = dataset.size, dataset.channels
-    if source is not None:
-        side, channels = side // source.stage.factor, source.stage.channels
-    shape = channels, side, side
-    eps, u, _ = unit_noise(config, step, positions, shape)
-    if source is None or source.latents is None:
-        batch = dataset.batch(step, places)
-        return DiffusionBatch(batch.pixels, eps, u, batch.label)
-    latents = source.batch(places, posterior_noise(config, step, positions, shape))
-    return DiffusionBatch(None, eps, u, dataset.labels_at(places), latents=latents)
-
-
-def unit_noise(
-    config: TrainConfig, step: int, positions: range, shape: tuple[int, int, int]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Unit noise (B, *shape) and two times (B,) float64 numbers in [0, 1): functions of (seed, place)."""
-    size = config.batch_size
-    eps = torch.empty(len(positions), *shape)
-    for row, position in zip(eps, positions, strict=True):
-        row.normal_(generator=seeded_generator(config.seed, "noise", step * size + position))
-    # Two numbers a picture: each process draws those of the whole step.
-    u, rest = torch.rand(2, size, generator=seeded_generator(config.seed, "times", step), dtype=torch.float64)
-    mine = slice(positions.start, positions.stop)
-    return eps, u[mine], rest[mine]
-
-
-def quarters(i: Tensor, steps: int) -> Tensor:
-    """Which quarter of the schedule each entry lies in, 0 the least noisy; of the type of i."""
-    return i * len(QUARTERS) // steps
 
 
 def grid_size(config: TrainConfig, classes: int) -> int:

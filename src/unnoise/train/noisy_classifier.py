@@ -15,9 +15,10 @@ from unnoise.images import save_png, to_images
 from unnoise.modelfile import ModelInfo, write_atomically
 from unnoise.noisy_classifier import build_noisy_classifier, save_noisy_classifier
 from unnoise.train.building import compute_in, data_summary, drawn_weights, network_around
-from unnoise.train.diffusion import QUARTERS, DiffusionBatch, make_timesteps, noisy_batch, quarters
+from unnoise.train.diffusion import make_timesteps
 from unnoise.train.job import Losses
 from unnoise.train.latents import LatentSource
+from unnoise.train.noised import QUARTERS, DiffusionBatch, noisy_batch, quarters
 from unnoise.train.noisy_validation import NoisyValidation, hits, logits_at
 from unnoise.train.validation import parts
 

@@ -13,8 +13,8 @@ from unnoise.diffusion.noise import unit_normal
 from unnoise.diffusion.schedule import NoiseSchedule, add_noise
 from unnoise.images import grid, to_images, to_pixels
 from unnoise.metrics.calibration import Reliability, reliability
-from unnoise.train.diffusion import QUARTERS, quarters
 from unnoise.train.latents import LatentSource
+from unnoise.train.noised import QUARTERS, quarters
 from unnoise.train.validation import chosen
 
 TIMES = 6
