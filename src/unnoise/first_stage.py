@@ -178,6 +178,14 @@ class FirstStage:
         """Pictures (B, C, f h, f w), not confined to [-1, 1], of scaled latents (B, channels, h, w)."""
         return self.network.decode(latents / self._factor(latents))
 
+    def decode_through(self, latents: Tensor) -> Tensor:
+        """As `decode`, for a gradient to the latents; it passes a codebook as if there was none."""
+        x = latents / self._factor(latents)
+        if isinstance(self.network, KlAutoencoder):
+            return self.network.decode(x)
+        codes = self.network.quantize.lookup(self.network.quantize.nearest(x))
+        return self.network.decode_codes(x + (codes - x).detach())
+
     def encode_tiled(self, images: Tensor, *, tile: int | None = None, overlap: int | None = None) -> Tensor:
         """As `encode` without noise, in memory that one tile bounds.
 

@@ -1,7 +1,7 @@
 """A request made ready for one model: the only place that puts guidance, clipping and sampler together."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,6 +37,7 @@ TILE = 256
 """Side of those tiles, pixels."""
 SAMPLER_OPTIONS = ("eta", "temperature", "solver_order", "guide_at")
 """Fields of GenerateRequest that belong to the samplers that have a field of this name."""
+Transform = Callable[[Denoise], Denoise]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,10 @@ class Plan:
     telling: Telling | None
     """What the model is told besides the class."""
     denoise: Denoise
+    guided: Denoise
+    """The same before its x0 is clipped, which leaves no gradient."""
+    clip: Transform
+    """That clipping."""
     guide: Guide | None
     """A classifier's gradient."""
     files: Mapping[str, str]
@@ -161,6 +166,7 @@ def plan(
     classes = _classes(model, steering)
     nobody = None if steering.classifier else model.null_label
     own = low_res is None or request.labels
+    guided, clip = _guided(model, request, dtype, steering, shape, untold), _clip(model, request)
     return Plan(
         request=request,
         model=model,
@@ -170,7 +176,9 @@ def plan(
         classes=classes,
         low_res=low_res,
         telling=telling,
-        denoise=_denoise(model, request, dtype, steering, shape, untold),
+        denoise=clip(guided),
+        guided=guided,
+        clip=clip,
         guide=guide(request, steering, folded=not sampler.shifts_mean),
         files=steering.files if telling is None else {**steering.files, **telling.files},
         shape=shape,
@@ -297,7 +305,7 @@ def _labels(classes: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...]:
     return tuple(find_class(label, classes) for label in wanted) or tuple(range(len(classes)))
 
 
-def _denoise(
+def _guided(
     model: Model,
     request: GenerateRequest,
     dtype: torch.dtype,
@@ -305,9 +313,7 @@ def _denoise(
     shape: tuple[int, int, int],
     untold: Mapping[str, Any],
 ) -> Denoise:
-    """The network beside a weaker one, under classifier-free guidance, then clipped: guided predictions leave
-    [-1, 1] most.
-    """
+    """The network beside a weaker one, under classifier-free guidance."""
     denoise = _told(model, request, dtype, shape)
     if request.patch is not None:
         denoise = patchwise(denoise, _squares(model, request.patch))
@@ -317,16 +323,21 @@ def _denoise(
     if request.guidance != 1:
         nothing = Untold(model, untold, shape)
         denoise = classifier_free(denoise, nothing, request.guidance, strength=strength(request))
+    return denoise
+
+
+def _clip(model: Model, request: GenerateRequest) -> Transform:
+    """How a predicted picture is confined: outside of all guidance, whose predictions leave [-1, 1] most."""
     if request.clip == "none" or (request.clip == "auto" and model.first_stage is not None):
-        return denoise
+        return lambda denoise: denoise
     if model.first_stage is not None:
         raise ValueError(
             f"clip={request.clip} confines pictures, and this model draws latents, which have no bounds; use "
             "none, or leave it out"
         )
-    return (
-        clip_x0(denoise) if request.clip != "dynamic" else dynamic_threshold(denoise, request.clip_percentile)
-    )
+    if request.clip != "dynamic":
+        return clip_x0
+    return lambda denoise: dynamic_threshold(denoise, request.clip_percentile)
 
 
 def _nothing(model: Model, teller: Teller, request: GenerateRequest) -> dict[str, Any]:

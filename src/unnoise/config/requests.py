@@ -8,7 +8,7 @@ from unnoise.config.schema import Precision
 EditKind = Literal[
     "vary", "interpolate", "invert", "inpaint", "outpaint", "colorize", "upscale", "stroke"
 ]  # fmt: skip
-EditMethod = Literal["auto", "told", "replace", "repaint"]
+EditMethod = Literal["auto", "told", "replace", "repaint", "dps", "pigdm", "particles"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,12 +133,22 @@ class EditRequest:
     """How many times larger upscale makes pictures; None takes what the model was trained for."""
     method: EditMethod = "auto"
     """How what is known of a picture is kept while the rest is drawn. auto: as the model was trained to be
-    told it, else replace; told: as trained, and nothing else; replace: put in, noised, before every step;
-    repaint: the same with resampling."""
+    told it, else replace, or dps where a model of latents colours or enlarges; told: as trained, and nothing
+    else; replace: put in, noised, before every step; repaint: the same with resampling; dps, pigdm: the
+    prediction is pulled towards it through the network's gradient; particles: many are drawn and weighed by
+    it."""
     jump: int = 10
     """Steps that repaint goes back at a time."""
     repeats: int | None = None
     """How often repaint walks each stretch, and stroke all of its way; None takes 10 and 1."""
+    pull: float | None = None
+    """Strength of dps and pigdm; None takes 2 and 1, 0 is off."""
+    particles: int = 16
+    """Pictures that the method particles draws for each that it gives out."""
+    palette: str = ""
+    """A picture whose colours colorize leads towards: their mean and how they spread, of any size."""
+    palette_pull: float = 2.0
+    """How strongly; 0 is off."""
     generate: GenerateRequest = field(default_factory=GenerateRequest)
     """How it is drawn. `labels` and `prompts` are the pictures': one for all, or one each; none draws without
     a class. `n` and `first` count the results of a picture; invert and interpolate take no notice of them."""

@@ -1,6 +1,6 @@
 """What of an EditRequest belongs together, before a picture is looked at."""
 
-from unnoise.config.requests import EditKind, EditRequest
+from unnoise.config.requests import EditKind, EditMethod, EditRequest
 from unnoise.edit.telling import tells_of_pictures
 from unnoise.model import Model
 
@@ -8,6 +8,8 @@ CONSTRAINED: tuple[EditKind, ...] = ("inpaint", "outpaint", "colorize", "upscale
 """Kinds that draw all the way from noise, and keep what is known of the picture."""
 PER_PICTURE: tuple[EditKind, ...] = ("vary", "stroke", *CONSTRAINED)
 """Kinds that make any number of results of each picture, and of nothing else."""
+DECODED: tuple[EditKind, ...] = ("colorize", "upscale")
+"""Kinds that know of a latent model's pictures what is no part of its latents."""
 _HOLES: tuple[EditKind, ...] = ("inpaint", "stroke")
 MEANT_FOR: dict[str, tuple[EditKind, ...]] = {
     "strength": ("vary", "interpolate", "stroke"),
@@ -27,9 +29,18 @@ MEANT_FOR: dict[str, tuple[EditKind, ...]] = {
     "method": CONSTRAINED,
     "jump": CONSTRAINED,
     "repeats": (*CONSTRAINED, "stroke"),
+    "pull": CONSTRAINED,
+    "particles": CONSTRAINED,
+    "palette": ("colorize",),
+    "palette_pull": ("colorize",),
 }
 """Fields of EditRequest that belong to some kinds of edit only."""
-METHODS = {"jump": ("repaint",), "repeats": ("repaint",)}
+METHODS: dict[str, tuple[EditMethod, ...]] = {
+    "jump": ("repaint",),
+    "repeats": ("repaint",),
+    "pull": ("dps", "pigdm"),
+    "particles": ("particles",),
+}
 """Fields of EditRequest that belong to some methods only."""
 DEFAULTS = EditRequest()
 
@@ -87,6 +98,7 @@ def _check_numbers(request: EditRequest) -> None:
             f"strength={request.strength:g} is outside 0 to 1; 0 leaves a picture as it is, 1 nothing of it"
         )
     leasts = {"corrections": 0, "frames": 2, "jump": 1, "repeats": 1, "factor": 2, "feather": 0}
+    leasts |= {"pull": 0, "particles": 2, "palette_pull": 0}
     leasts |= dict.fromkeys(("left", "right", "top", "bottom"), 0)
     for name, least in leasts.items():
         value = getattr(request, name)
@@ -106,12 +118,33 @@ def _check_method(model: Model, request: EditRequest) -> None:
         raise ValueError(
             f"method={method}: this model is an upsampler, it is told the small picture; leave it out"
         )
+    method = method_of(model, request)
+    _check_means(model, request, method)
     for name, methods in METHODS.items():
         if getattr(request, name) != getattr(DEFAULTS, name) and method not in methods:
             raise ValueError(
                 f"{name}={getattr(request, name)} means nothing to method {method}; leave it out, or use "
                 f"{' or '.join(methods)}"
             )
+
+
+def _check_means(model: Model, request: EditRequest, method: str) -> None:
+    """ValueError where a method has not what it needs."""
+    on_latents = model.first_stage is not None and request.kind in DECODED
+    if on_latents and method not in ("told", "dps"):
+        raise ValueError(
+            f"method={method}: this model draws latents, where {request.kind} knows no part of x; use dps, "
+            "which asks the decoded picture"
+        )
+    if method == "particles" and request.generate.sampler != "ddpm":
+        raise ValueError(
+            f"method=particles draws by ancestral sampling, not by {request.generate.sampler}; use sampler "
+            "ddpm"
+        )
+    if request.palette_pull != DEFAULTS.palette_pull and not request.palette:
+        raise ValueError(f"palette_pull={request.palette_pull:g} leads to no palette; name one with palette")
+    if request.palette and method in ("pigdm", "particles"):
+        raise ValueError(f"method={method} takes no palette; use replace, repaint or dps")
 
 
 def check_steps(request: EditRequest, steps: int) -> None:
@@ -148,8 +181,10 @@ def factor_of(model: Model, request: EditRequest) -> int:
     return factor
 
 
-def method_of(model: Model, request: EditRequest) -> str:
+def method_of(model: Model, request: EditRequest) -> EditMethod:
     """The method that auto stands for, or the one named."""
     if request.method != "auto":
         return request.method
-    return "told" if tells_of_pictures(model, request.kind) else "replace"
+    if tells_of_pictures(model, request.kind):
+        return "told"
+    return "dps" if model.first_stage is not None and request.kind in DECODED else "replace"

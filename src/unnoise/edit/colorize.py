@@ -53,7 +53,9 @@ def _frame(edit: Edit, picture: Upright, hole: np.ndarray | None) -> Canvas:
 def _route(edit: Edit) -> FindRoute:
     def route(ready: Plan, rows: Sequence[Start], x: Tensor) -> Route:
         images = torch.cat([start.canvas.images for start in rows if start.canvas is not None])
-        return route_holding(edit, ready, x, hold_grey(images.to(x)))
+        pixels = hold_grey(images.to(x))
+        held = pixels if ready.model.first_stage is None else None
+        return route_holding(edit, ready, x, pixels, held)
 
     return route
 

@@ -79,7 +79,7 @@ class Folder:
         identity = self.request() | {"model_sha256": self.weights, **extra}
         for name in SHAPES_NOTHING:
             identity["generate"].pop(name, None)
-        claim(self.out, identity | dict(self.edit.ready.files), planned)
+        claim(self.out, identity | self.edit.files, planned)
 
     def request(self) -> dict[str, Any]:
         """The request that makes all results, as plain data."""

@@ -1,7 +1,7 @@
 """A part of a picture drawn anew, and margins drawn around it.
 
-By replacement (Song et al. 2021, arXiv:2011.13456) and RePaint (Lugmayr et al. 2022, arXiv:2201.09865); with
-a model that was trained to fill holes (Rombach et al. 2022, arXiv:2112.10752) by telling it the hole.
+With a model that was trained to fill holes (Rombach et al. 2022, arXiv:2112.10752) by telling it the hole;
+with any other by the methods of `hold`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unnoise.config.requests import EditRequest
 from unnoise.edit.canvas import Canvas, Margins, extended, feathered
-from unnoise.edit.hold import held_around_holes, route_holding
+from unnoise.edit.hold import holding_around_holes, holding_latents, route_holding
 from unnoise.edit.pictures import Picture, Readable, Upright
 from unnoise.edit.plan import Edit, FindRoute, Route, Start, plan_edit
 from unnoise.edit.redraw import Way, in_frame, results_of
@@ -63,7 +63,8 @@ def from_noise(edit: Edit, canvas: Canvas, eps: Tensor) -> Tensor:
 def _route(edit: Edit) -> FindRoute:
     def route(ready: Plan, rows: Sequence[Start], x: Tensor) -> Route:
         canvases = [start.canvas for start in rows if start.canvas is not None]
-        return route_holding(edit, ready, x, held_around_holes(ready, canvases))
+        pixels = holding_around_holes(ready, canvases)
+        return route_holding(edit, ready, x, pixels, holding_latents(ready, pixels))
 
     return route
 

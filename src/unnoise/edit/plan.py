@@ -10,10 +10,12 @@ from unnoise.config.load import from_dict, to_dict
 from unnoise.config.requests import EditRequest
 from unnoise.diffusion.constrain import Constraint
 from unnoise.diffusion.noise import Noise, RowNoise
+from unnoise.diffusion.prediction import Denoise
 from unnoise.diffusion.schedule import At
 from unnoise.distributed import choose_device
 from unnoise.edit.canvas import Canvas, Frame
 from unnoise.edit.checks import check_request, check_steps
+from unnoise.edit.palette import Palette, read_palette
 from unnoise.edit.telling import Told, condition, open_telling, words_of
 from unnoise.generate import EXACT_BATCH, OnStep, walk
 from unnoise.images import ImageBatch, to_pixels
@@ -29,6 +31,8 @@ class Edit:
     request: EditRequest
     ready: Plan
     """At the model's own size."""
+    palette: Palette | None = None
+    """Colours to lead towards."""
     _sized: dict[tuple[int, int], Plan] = field(default_factory=dict)
 
     @property
@@ -40,6 +44,12 @@ class Edit:
     def picture(self) -> tuple[int, int, int]:
         """(C, H, W) of a picture."""
         return self.ready.picture
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Hashes of what results depend on besides the model and their pictures."""
+        palette = {} if self.palette is None else {"palette": self.palette.digest}
+        return {**self.ready.files, **palette}
 
     @property
     def frame(self) -> Frame:
@@ -141,7 +151,8 @@ def plan_edit(model: Model, request: EditRequest) -> Edit:
     telling = open_telling(model, request)
     # The pictures of an upsampler come with each row.
     small = None if model.config.low_res is None else SmallPictures.held(torch.empty(0))
-    edit = Edit(request, plan(model, request.generate, low_res=small, telling=telling))
+    palette = read_palette(request.palette, request) if request.palette else None
+    edit = Edit(request, plan(model, request.generate, low_res=small, telling=telling), palette)
     check_steps(request, edit.ready.steps)
     edit.told(max(1, len(request.generate.labels), len(request.generate.prompts)))  # refuses at once
     return edit
@@ -209,6 +220,8 @@ class Route:
 
     path: Sequence[At]
     constraint: Constraint | None = None
+    denoise: Denoise | None = None
+    """Instead of the plan's."""
 
 
 FindRoute = Callable[[Plan, Sequence[Start], Tensor], Route]
@@ -229,6 +242,8 @@ def descend(
             continue
         noise = RowNoise([start.noise for start in rows])
         canvases = [start.canvas for start in rows if start.canvas is not None]
+        if route.denoise is not None:
+            ready = replace(ready, denoise=route.denoise)
         drawn = walk(
             ready, x, route.path, ids=[start.index for start in rows],
             cond=condition(ready, [start.told for start in rows], canvases, noise),

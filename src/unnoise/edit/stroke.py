@@ -47,13 +47,18 @@ def _route(edit: Edit) -> FindRoute:
         path = ready.schedule.path(x, start=edit.top)
         path = path * repeats if len(path) > 1 else path
         canvases = [start.canvas for start in rows if start.canvas is not None]
-        if all(canvas.hole is None for canvas in canvases):
+        if canvases[0].hole is None:  # as of all: the request names holes or does not
             return Route(path)
         images = torch.cat([canvas.images for canvas in canvases]).to(x.device)
         known = ready.model.encode(images)  # with the strokes in the hole, which are what counts there
-        return Route(path, HoldKnown(known, latent_mask(canvases, known)))
+        return Route(path, HoldKnown(known, latent_mask(_mask(canvases).to(x), known)))
 
     return route
+
+
+def _mask(canvases: Sequence[Canvas]) -> Tensor:
+    """(B, 1, H, W): 1 where pixels are to stay."""
+    return torch.cat([1 - canvas.unknown for canvas in canvases])
 
 
 def _finish(edit: Edit, canvas: Canvas, images: Tensor) -> Tensor:

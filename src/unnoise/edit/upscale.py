@@ -36,7 +36,7 @@ def upscale(
     on_step: OnStep | None = None,
 ) -> Iterator[ImageBatch]:
     """Pictures `factor` times larger, a batch of results each; shrunk again by means of blocks they are the
-    picture, to the byte, but where the model was trained to be told it.
+    picture: to the byte of a model of pixels that was not trained to be told it, nearly of others.
 
     Refuses at once, draws as it is iterated.
     """
@@ -65,14 +65,17 @@ def _route(edit: Edit) -> FindRoute:
 
     def route(ready: Plan, rows: Sequence[Start], x: Tensor) -> Route:
         images = torch.cat([start.canvas.images for start in rows if start.canvas is not None])
-        return route_holding(edit, ready, x, hold_low_frequencies(images.to(x), factor))
+        pixels = hold_low_frequencies(images.to(x), factor)
+        held = pixels if ready.model.first_stage is None else None
+        return route_holding(edit, ready, x, pixels, held)
 
     return route
 
 
 def _finish(edit: Edit, canvas: Canvas, images: Tensor) -> Tensor:
-    """What was drawn; the mean of every block is the small picture's pixel, where that was held."""
-    if method_of(edit.ready.model, edit.request) == "told":
+    """What was drawn; the mean of every block is the small picture's pixel, where that was held in pixels."""
+    model = edit.ready.model
+    if method_of(model, edit.request) == "told" or model.first_stage is not None:
         return to_pixels(images)[0]
     assert canvas.small is not None
     factor, (channels, height, width) = factor_of(edit.ready.model, edit.request), images.shape[1:]
