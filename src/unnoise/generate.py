@@ -12,8 +12,10 @@ from unnoise.config.load import from_dict
 from unnoise.config.requests import GenerateRequest
 from unnoise.diffusion.condition import Condition
 from unnoise.diffusion.constrain import Constraint
+from unnoise.diffusion.guidance import fold_guide
 from unnoise.diffusion.low_res import with_low_res
 from unnoise.diffusion.noise import Noise, SeededNoise
+from unnoise.diffusion.particles import KnownPart, run_particles
 from unnoise.diffusion.schedule import At
 from unnoise.diffusion.walk import Sampler, run
 from unnoise.distributed import choose_device
@@ -160,6 +162,39 @@ def walk(
             x = step.x
             if on_step is not None:
                 on_step(Progress(tuple(ids), step.index + 1, steps, x, step.prediction.x0))
+    return _finite(x, ids)
+
+
+def walk_particles(
+    ready: Plan,
+    held: KnownPart,
+    path: Sequence[At],
+    count: int,
+    *,
+    like: Tensor,
+    ids: Sequence[int],
+    cond: Condition,
+    noise: Noise,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Where `count` particles a picture lead, and one is drawn of each: pictures shaped as `like`.
+
+    The network is asked about as many pictures at once as the request's batches have.
+    """
+    x = noise(like[:, None].expand(-1, count, *like.shape[1:]), step=-1, draw=0)
+    denoise = ready.guided if ready.guide is None else fold_guide(ready.guided, ready.guide)
+    with _evaluating(ready.model):
+        for cloud in run_particles(
+            denoise, held, x, path, cond=cond, noise=noise, rows=ready.request.batch_size
+        ):
+            if on_step is not None:
+                x0 = cloud.x0[:, 0]
+                on_step(Progress(tuple(ids), cloud.index + 1, len(path) - 1, cloud.x[:, 0], x0))
+    return _finite(cloud.drawn(noise), ids)
+
+
+def _finite(x: Tensor, ids: Sequence[int]) -> Tensor:
+    """x. FloatingPointError names the pictures of it that are not numbers."""
     broken = (~torch.isfinite(x)).flatten(1).any(1).tolist()
     if any(broken):
         names = ", ".join(str(k) for k, bad in zip(ids, broken, strict=True) if bad)
@@ -185,7 +220,8 @@ def encoded(ready: Plan, cond: Condition) -> Condition:
         return cond
     # A class that a classifier alone knows is no part of what the network is told.
     told = cond if ready.model.config.class_rows is not None else replace(cond, label=None)
-    return replace(network.encode(told, torch.Size(ready.shape[1:])), label=cond.label)
+    found: Condition = replace(network.encode(told, torch.Size(ready.shape[1:])), label=cond.label)
+    return found
 
 
 def enlarging(ready: Plan, cond: Condition, low: Tensor, noise: Noise) -> Condition:

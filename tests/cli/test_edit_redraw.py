@@ -133,11 +133,17 @@ def test_every_verb_draws(unnoise, place, tmp_path):
         "box": ["inpaint", "grey.safetensors", "pictures/a.png", "--box", "1,1,4,4"],
         "strokes": ["inpaint", "grey.safetensors", "pictures/a.png", "--strokes", "strokes.json"],
         "margins": ["outpaint", "grey.safetensors", "pictures/a.png", "--left", "3", "--bottom", "9"],
+        "pulled": ["inpaint", "grey.safetensors", "pictures/a.png", "--box", "1,1,4,4", "--method", "dps"],
+        "weighed": [
+            "inpaint", "grey.safetensors", "pictures/a.png", "--box", "1,1,4,4", "--method", "particles",
+            "--sampler", "ddpm", "--particles", "3",
+        ],
+        "led": ["colorize", "rgb.safetensors", "pictures/a.png", "--palette", "large.png"],
         "colours": ["colorize", "rgb.safetensors", "pictures/a.png"],
         "detail": ["upscale", "grey.safetensors", "small.png", "--factor", "2"],
         "painted": ["stroke", "grey.safetensors", "pictures/a.png", "--strength", "0.4", "--repeats", "2"],
         "large": ["stroke", "rgb.safetensors", "large.png", "--box", "3,3,9,6", "--fit", "tile"],
-    }
+    }  # fmt: skip
     for name, job in jobs.items():
         code, said, complaint = unnoise(*job, "-n", 2, "--out", tmp_path / name)
         assert code == 0 and complaint == "" and "2 results drawn" in said, complaint

@@ -7,7 +7,7 @@ import torch
 from tests.analytic import Gaussian, Network
 from tests.models import tiny_model
 from unnoise.config.requests import EditRequest, GenerateRequest
-from unnoise.config.schema import ModelConfig, ScheduleConfig
+from unnoise.config.schema import LatentConfig, ModelConfig, ScheduleConfig
 from unnoise.diffusion.denoiser import Denoiser
 from unnoise.model import Model, make_schedule
 from unnoise.networks.settings import UNetSettings
@@ -22,19 +22,28 @@ class Exact(Network):
     compute_dtype = None
 
 
-@pytest.fixture(scope="session")
-def exact_model():
-    """Pixels N(MEAN, STD^2), each for itself: every result has a closed form."""
+def exact_of(channels=1, stage=None):
+    """A model of pixels, or latents, N(MEAN, STD^2), each for itself: every result has a closed form."""
     config = ModelConfig(
-        network=UNetSettings(in_channels=1, out_channels=1, classes=None),
+        network=UNetSettings(in_channels=channels, out_channels=channels, classes=None),
         schedule=ScheduleConfig(steps=200),
-        image_size=SIZE,
-        channels=1,
+        image_size=SIZE if stage is None else SIZE * stage.factor,
+        channels=channels if stage is None else stage.config.network.in_channels,
+        latent=None
+        if stage is None
+        else LatentConfig(channels=channels, factor=stage.factor, first_stage=""),
         variance="fixed_small",
     )
     schedule = make_schedule(config)
     data = Gaussian(torch.tensor(MEAN, dtype=torch.float64), torch.tensor(STD**2, dtype=torch.float64))
-    return Model(Denoiser(Exact(data, schedule), predicts="eps", variance="fixed_small"), schedule, config)
+    denoiser = Denoiser(Exact(data, schedule), predicts="eps", variance="fixed_small")
+    return Model(denoiser, schedule, config, first_stage=stage)
+
+
+@pytest.fixture(scope="session")
+def exact_model():
+    """Grey pixels."""
+    return exact_of()
 
 
 @pytest.fixture(scope="session")

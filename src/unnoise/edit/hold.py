@@ -64,7 +64,7 @@ def route_holding(
         return Route(path, denoise=denoise)
     assert held is not None, "checked with the request"
     if method == "particles":
-        return Route(path, held, particles=request.particles)
+        return Route(path, particles=held)
     if method == "repaint":
         repeats = REPEATS if request.repeats is None else request.repeats
         path = resampling_path(schedule, x, jump=request.jump, repeats=repeats)

@@ -10,6 +10,7 @@ from unnoise.config.load import from_dict, to_dict
 from unnoise.config.requests import EditRequest
 from unnoise.diffusion.constrain import Constraint
 from unnoise.diffusion.noise import Noise, RowNoise
+from unnoise.diffusion.particles import KnownPart
 from unnoise.diffusion.prediction import Denoise
 from unnoise.diffusion.schedule import At
 from unnoise.distributed import choose_device
@@ -17,7 +18,7 @@ from unnoise.edit.canvas import Canvas, Frame
 from unnoise.edit.checks import check_request, check_steps
 from unnoise.edit.palette import Palette, read_palette
 from unnoise.edit.telling import Told, condition, open_telling, words_of
-from unnoise.generate import EXACT_BATCH, OnStep, walk
+from unnoise.generate import EXACT_BATCH, OnStep, walk, walk_particles
 from unnoise.images import ImageBatch, to_pixels
 from unnoise.low_res import SmallPictures
 from unnoise.model import Model
@@ -222,6 +223,8 @@ class Route:
     constraint: Constraint | None = None
     denoise: Denoise | None = None
     """Instead of the plan's."""
+    particles: KnownPart | None = None
+    """What particles are weighed by, where that is how it goes."""
 
 
 FindRoute = Callable[[Plan, Sequence[Start], Tensor], Route]
@@ -240,16 +243,36 @@ def descend(
         if len(route.path) < 2:
             yield from ((rows[k], rows[k].x[0]) for k in kept)
             continue
-        noise = RowNoise([start.noise for start in rows])
-        canvases = [start.canvas for start in rows if start.canvas is not None]
-        if route.denoise is not None:
-            ready = replace(ready, denoise=route.denoise)
-        drawn = walk(
-            ready, x, route.path, ids=[start.index for start in rows],
-            cond=condition(ready, [start.told for start in rows], canvases, noise),
-            noise=noise, constraint=route.constraint, on_step=on_step,
-        )  # fmt: skip
+        drawn = _walked(edit, ready, route, rows, x, on_step)
         yield from ((rows[k], drawn[k]) for k in kept)
+
+
+def _walked(
+    edit: Edit, ready: Plan, route: Route, rows: Sequence[Start], x: Tensor, on_step: OnStep | None
+) -> Tensor:
+    """Where the route leads from x (B, C, H, W)."""
+    noise, ids = RowNoise([start.noise for start in rows]), [start.index for start in rows]
+    canvases = [start.canvas for start in rows if start.canvas is not None]
+    cond = condition(ready, [start.told for start in rows], canvases, noise)
+    if route.particles is not None:
+        count = edit.request.particles
+        return walk_particles(
+            ready,
+            route.particles,
+            route.path,
+            count,
+            like=x,
+            ids=ids,
+            cond=cond,
+            noise=noise,
+            on_step=on_step,
+        )
+    if route.denoise is not None:
+        ready = replace(ready, denoise=route.denoise)
+    return walk(
+        ready, x, route.path,
+        ids=ids, cond=cond, noise=noise, constraint=route.constraint, on_step=on_step,
+    )  # fmt: skip
 
 
 def _batches(starts: Iterable[Start], size: int, *, exact: bool) -> Iterator[tuple[list[Start], list[int]]]:

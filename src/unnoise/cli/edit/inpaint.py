@@ -16,7 +16,9 @@ from unnoise.cli.edit.shared import (
     ModelFile,
     N,
     Out,
+    Particles,
     Pictures,
+    Pull,
     Repeats,
     Shared,
     Strokes,
@@ -38,6 +40,8 @@ def inpaint(
     method: Method = EDIT.method,
     jump: Jump = EDIT.jump,
     repeats: Repeats = EDIT.repeats,
+    pull: Pull = EDIT.pull,
+    particles: Particles = EDIT.particles,
     n: N = 4,
     first: First = DRAWN.first,
     *,
@@ -46,7 +50,7 @@ def inpaint(
     """Draw what is in the holes of pictures; all around them stays byte for byte."""
     own = {
         "kind": "inpaint", "mask": mask, "box": parse_box(box), "strokes": strokes, "feather": feather,
-        "method": method, "jump": jump, "repeats": repeats,
+        "method": method, "jump": jump, "repeats": repeats, "pull": pull, "particles": particles,
     }  # fmt: skip
     redraw(model, pictures, out, shared, own, n=n, first=first)
 
@@ -64,6 +68,8 @@ def outpaint(
     method: Method = EDIT.method,
     jump: Jump = EDIT.jump,
     repeats: Repeats = EDIT.repeats,
+    pull: Pull = EDIT.pull,
+    particles: Particles = EDIT.particles,
     n: N = 4,
     first: First = DRAWN.first,
     *,
@@ -72,6 +78,6 @@ def outpaint(
     """Draw what is around pictures, on any side and as much as wanted; they themselves stay byte for byte."""
     own = {
         "kind": "outpaint", "left": left, "right": right, "top": top, "bottom": bottom, "feather": feather,
-        "method": method, "jump": jump, "repeats": repeats,
+        "method": method, "jump": jump, "repeats": repeats, "pull": pull, "particles": particles,
     }  # fmt: skip
     redraw(model, pictures, out, shared, own, n=n, first=first)

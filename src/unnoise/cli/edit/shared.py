@@ -40,9 +40,11 @@ Strokes = Annotated[
 Feather = Annotated[
     int, typer.Option(help="Of a model of latents: pixels around the hole that pass into the picture.")
 ]
-Method = Annotated[str, typer.Option(help="auto, told, replace or repaint.")]
+Method = Annotated[str, typer.Option(help="auto, told, replace, repaint, dps, pigdm or particles.")]
 Jump = Annotated[int, typer.Option(help="Of repaint: steps that it goes back at a time.")]
 Repeats = Annotated[int | None, typer.Option(help="Of repaint: times that it walks each stretch; 10.")]
+Pull = Annotated[float | None, typer.Option(help="Of dps and pigdm: strength; 2 and 1.")]
+Particles = Annotated[int, typer.Option(help="Of particles: pictures that are drawn for each result.")]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,9 @@ from unnoise.cli.edit.shared import (
     ModelFile,
     N,
     Out,
+    Particles,
     Pictures,
+    Pull,
     Repeats,
     Shared,
     verb,
@@ -32,6 +34,8 @@ def upscale(
     method: Method = EDIT.method,
     jump: Jump = EDIT.jump,
     repeats: Repeats = EDIT.repeats,
+    pull: Pull = EDIT.pull,
+    particles: Particles = EDIT.particles,
     n: N = 4,
     first: First = DRAWN.first,
     *,
@@ -41,6 +45,9 @@ def upscale(
 
     Says how near a result is to its picture once it is shrunk again.
     """
-    own = {"kind": "upscale", "factor": factor, "method": method, "jump": jump, "repeats": repeats}
+    own = {
+        "kind": "upscale", "factor": factor, "method": method, "jump": jump, "repeats": repeats, "pull": pull,
+        "particles": particles,
+    }  # fmt: skip
     for name, decibels in redraw(model, pictures, out, shared, own, n=n, first=first).items():
         typer.echo(f"{name}: consistency {decibels:.1f} dB")
