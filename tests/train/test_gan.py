@@ -55,7 +55,14 @@ def test_a_run_leaves_a_gan_and_its_readings(tmp_path: Path) -> None:
     assert all(np.isfinite(line[name]) for line in played for name in names)
     checked = [line for line in log if "health/diversity" in line]
     assert [line["step"] for line in checked] == [1, 2, 4, 8]
-    wanted = {"near_copies", "d_training", "d_held_out", "d_drawn", "generator/first", "discriminator/ratio"}
+    wanted = {
+        "near_copies",
+        "score/training",
+        "score/held_out",
+        "score/drawn",
+        "generator/first",
+        "discriminator/ratio",
+    }
     assert {f"health/{name}" for name in wanted} <= checked[-1].keys()
     assert [line["step"] for line in log if "evaluation/FD[unnoise-small]" in line] == [4, 8]
     page = report_run(tmp_path, result)
@@ -146,7 +153,7 @@ def test_nothing_is_held_out_where_nothing_is_asked_for() -> None:
     player = job(gan={"held_out": 0.0})
     assert len(player.dataset) == 24
     measured = player.health.scores(player.averaged(dict(player.network.named_parameters())), player.opponent)
-    assert measured.keys() == {"d_training", "d_drawn"}
+    assert measured.keys() == {"score/training", "score/drawn"}
 
 
 def test_collapse_is_seen_and_said(tmp_path: Path, monkeypatch) -> None:
@@ -199,7 +206,9 @@ def test_what_a_discriminator_knows_by_heart_is_seen() -> None:
 
     opponent.scores = scores
     measured = player.health.scores(player.averaged(dict(player.network.named_parameters())), opponent)
-    assert measured["d_training"] > 0.9 and measured["d_held_out"] < 0 and measured["overfitting"] > 0.7
+    assert (
+        measured["score/training"] > 0.9 and measured["score/held_out"] < 0 and measured["overfitting"] > 0.7
+    )
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,8 @@ def _config(request: CompareRequest, name: str, dataset: Dataset) -> TrainConfig
     fixed: list[Assignment] = [("data.source", request.data), *_data_settings(request)]
     fixed += [("data.size", dataset.size), ("data.channels", dataset.channels), ("data.labels", "auto")]
     fixed += [("minutes", share_of(request, name))]
+    if name != "gan":  # its grids come with the readings that show a collapse
+        fixed += [("sample_every", 0)]
     if name == STAGE:
         return _levels(_of_kind(STAGE, recipe(request.stage, fixed)), _factor(dataset.size))
     if name == "gan":

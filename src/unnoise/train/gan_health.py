@@ -87,14 +87,14 @@ class Health:
             label = torch.from_numpy(self.training.labels[_some(self.training, self.seed)])
         count = min(SCORED, len(self.training))
         found = {
-            "d_training": self._mean_score(opponent, self.training),
-            "d_drawn": _score(opponent, drawn(model, count, label, self.seed), label),
+            "score/training": self._mean_score(opponent, self.training),
+            "score/drawn": _score(opponent, drawn(model, count, label, self.seed), label),
         }
         if self.held_out is not None:
-            found["d_held_out"] = self._mean_score(opponent, self.held_out)
-            margin = found["d_training"] - found["d_drawn"]
+            found["score/held_out"] = self._mean_score(opponent, self.held_out)
+            margin = found["score/training"] - found["score/drawn"]
             if margin > 0:
-                found["overfitting"] = (found["d_training"] - found["d_held_out"]) / margin
+                found["overfitting"] = (found["score/training"] - found["score/held_out"]) / margin
         return found
 
     def _mean_score(self, opponent: Opponent, dataset: Dataset) -> float:
