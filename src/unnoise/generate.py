@@ -131,7 +131,7 @@ def _draw(ready: Plan | GanPlan, ids: list[int], on_step: OnStep | None) -> Tens
     noise = SeededNoise(ready.request.seed, ids, ready.purpose)
     x = walk(
         ready, noise(like, step=-1, draw=0), ready.schedule.path(like),
-        ids=ids, cond=_condition(ready, ids, noise), noise=noise, on_step=on_step,
+        ids=ids, cond=condition(ready, ids, noise), noise=noise, on_step=on_step,
     )  # fmt: skip
     return ready.to_pixels(x)
 
@@ -202,7 +202,7 @@ def _finite(x: Tensor, ids: Sequence[int]) -> Tensor:
     return x
 
 
-def _condition(ready: Plan, ids: list[int], noise: Noise) -> Condition:
+def condition(ready: Plan, ids: list[int], noise: Noise) -> Condition:
     """What the network is told about the pictures `ids`."""
     device = ready.device
     label = torch.tensor([ready.label(k) for k in ids], device=device) if ready.labels else None
