@@ -13,7 +13,7 @@ from tests.test_html import Strict
 from unnoise import gan
 from unnoise.cli.compare import minutes_of
 from unnoise.config.studies import CompareRequest
-from unnoise.studies.compare import _factor, prepare, share_of
+from unnoise.studies.contenders import factor, prepare, share_of
 
 RECIPES = {
     "pixel": {
@@ -206,9 +206,9 @@ def test_the_latent_model_shares_its_time_with_its_first_stage() -> None:
 
 
 def test_latents_are_as_small_as_a_model_can_halve() -> None:
-    assert [_factor(side) for side in (16, 28, 32, 64, 256)] == [2, 2, 4, 4, 4]
+    assert [factor(side) for side in (16, 28, 32, 64, 256)] == [2, 2, 4, 4, 4]
     with pytest.raises(ValueError, match="use a side that is a multiple of 4 from 16 on"):
-        _factor(30)
+        factor(30)
 
 
 def test_the_presets_fit_the_sizes_that_they_are_for() -> None:

@@ -68,8 +68,9 @@ def compare(
     refuse_processes()
     minutes = minutes_of(budget)
     with stoppable():
-        from unnoise.studies.compare import measure_all, prepare, train_all
+        from unnoise.studies.compare import measure_all, train_all
         from unnoise.studies.compare_report import save_report
+        from unnoise.studies.contenders import prepare
         from unnoise.studies.swept import aligned
         from unnoise.words import duration
 

@@ -16,6 +16,7 @@ from unnoise.metrics.result import Metric, number
 from unnoise.studies.compared import TITLES, Comparison, Contender
 from unnoise.studies.points import SAMPLES, strip
 from unnoise.studies.sweep_report import HEIGHT, SHOWN, SIDE, UNBROKEN, WIDTH
+from unnoise.words import duration
 
 PLANES = (("recall", "precision"), ("coverage", "density"))
 """(across, up): diversity against quality."""
@@ -45,7 +46,7 @@ def save_report(found: Comparison, dataset: Dataset, out: Path, command: str) ->
 def page(found: Comparison, dataset: Dataset, charts: dict[str, Chart], command: str) -> str:
     """The whole page."""
     lead = (
-        f"{len(found.contenders)} models of {found.data}, each trained for {found.minutes:g} minutes; "
+        f"{len(found.contenders)} models of {found.data}, each trained for {duration(60 * found.minutes)}; "
         f"{found.n:,} samples a point against {found.against}; unnoise {__version__}."
     )
     costs_head, *costs = found.costs()
