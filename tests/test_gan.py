@@ -193,5 +193,8 @@ def test_jobs_write_pictures_that_say_how_they_were_drawn(tmp_path: Path) -> Non
     other = replace(ready, request=replace(ready.request, truncation=1.0))
     with pytest.raises(ValueError, match="holds another request .truncation: 0.5 there, 1.0 now"):
         run_job(other, Job(out=tmp_path / "one", weights="w"))
+    with pytest.raises(ValueError, match="frames: a GAN draws in one step"):
+        run_job(ready, Job(out=tmp_path / "film", weights="w", frames=True))
+    assert not (tmp_path / "film").exists()
     npz = run_job(ready, Job(out=tmp_path / "npz", weights="w", npz=True))
     assert np.load(npz)["arr_0"].shape == (5, 8, 8, 1)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tests.models import tiny_model
-from tests.train.tiny import assert_same_run, tiny_config, tiny_run
+from tests.train.gans import tiny_gan
+from tests.train.tiny import assert_same_run, changed, tiny_config, tiny_run
 from unnoise.generate import sample
 from unnoise.train.events import Saved
 
@@ -57,6 +58,16 @@ def test_training_learns_and_resumes_to_the_bit(precision, tmp_path):
 
     with pytest.raises(RuntimeError, match="power"):
         tiny_run(tmp_path / "parts", config, on_event=break_off)
+    tiny_run(tmp_path / "parts", config)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_gan_learns_and_resumes_to_the_bit(precision, tmp_path):
+    config = tiny_gan(steps=6, save_every=3, device="cuda", precision=precision, optimizer={"decay": "none"})
+    whole, _ = tiny_run(tmp_path / "whole", config)
+    assert whole.stopped is None and not whole.skipped
+    tiny_run(tmp_path / "parts", changed(config, steps=3))
     tiny_run(tmp_path / "parts", config)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 

@@ -54,6 +54,8 @@ def run_job(plan: Plan | GanPlan, job: Job) -> Path:
     ValueError when the folder holds something else. Stopped at any moment, it continues when called again.
     Under torchrun every process draws its share of the pictures, the same ones as a single process would.
     """
+    if job.frames and isinstance(plan, GanPlan):
+        raise ValueError("frames: a GAN draws in one step, there is nothing to show between; leave it out")
     out = job.out
     store = NpzFile(out, plan) if job.npz else PngFolder(out, plan, job.about)
     distributed.on_main(lambda: claim(out, identity(plan, job.weights), store.files()), plan.device)

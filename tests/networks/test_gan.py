@@ -8,6 +8,7 @@ from torch import nn
 
 from unnoise.networks.gan_settings import GeneratorSettings, ProjectionSettings
 from unnoise.networks.generator import BatchNorm, Generator, Standing
+from unnoise.networks.pooled_attention import PooledAttention
 from unnoise.networks.projection_discriminator import ProjectionDiscriminator
 
 SMALL = GeneratorSettings(
@@ -133,6 +134,22 @@ def test_gradients_reach_through_a_penalty_on_gradients():
     (slope,) = torch.autograd.grad(critic(x, torch.tensor([0, 1, 2])).sum(), x, create_graph=True)
     slope.square().sum().backward()
     assert critic.levels[0][0].conv1.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("sides", [(4, 6), (5, 7), (2, 2)])
+def test_keys_are_pooled_as_max_pooling_does(sides):
+    torch.manual_seed(0)
+    attention, x = PooledAttention(8), torch.randn(2, 8, *sides, dtype=torch.float32, requires_grad=True)
+    nn.init.ones_(attention.gain)
+    for layer in (attention.query, attention.key, attention.value, attention.project):
+        nn.init.normal_(layer.weight)
+    q = attention.query(x).flatten(2).transpose(1, 2)
+    k, v = (nn.functional.max_pool2d(f(x), 2).flatten(2) for f in (attention.key, attention.value))
+    mixed = ((q @ k).softmax(-1) @ v.transpose(1, 2)).transpose(1, 2).unflatten(2, sides)
+    wanted = x + attention.project(mixed)
+    assert torch.allclose(attention(x), wanted, atol=1e-5)
+    slopes = [torch.autograd.grad(y.square().sum(), x, retain_graph=True)[0] for y in (attention(x), wanted)]
+    assert torch.allclose(*slopes, atol=1e-3)
 
 
 def test_activations_may_be_bfloat16():
