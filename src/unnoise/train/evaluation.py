@@ -84,6 +84,8 @@ class Evaluator:
         batch = self.job.config.batch_size / distributed.world()
         n = self.settings.n
         passes = n * self.steps * (1 if self.settings.guidance == 1 else 2)
+        if isinstance(self.job, GanJob):
+            passes = self.job.passes(n)
         pixels = self.job.dataset.take(np.arange(min(_BLOCK, len(self.job.dataset)))).pixels
         self.network(pixels)  # the first call is slower
         began = time.perf_counter()

@@ -202,8 +202,17 @@ class GanJob:
 
     @property
     def sampled(self) -> int:
-        """Pictures of a grid, of what is measured beside it and of standing statistics."""
-        return self._shown + self.health.passes + STANDING_BATCHES * STANDING_BATCH
+        """A grid with what is measured beside it, where features cost about as much again as drawing."""
+        return 2 * self.passes(self._shown + self.health.passes)
+
+    def passes(self, pictures: int) -> int:
+        """What drawing so many with standing statistics of their own costs, in thirds of a step a picture.
+
+        A step of both players costs about 6 passes of the generator and 7 for each turn of the discriminator,
+        where the networks are alike and a backward pass costs two forward ones.
+        """
+        pictures += STANDING_BATCHES * STANDING_BATCH
+        return round(3 * pictures / (6 + 7 * self.settings.discriminator_steps))
 
     @property
     def _shown(self) -> int:

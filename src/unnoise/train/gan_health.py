@@ -20,7 +20,7 @@ MEASURED = 256
 """Pictures that diversity is measured on, at most."""
 GROUPS = 16
 """Classes that they are of, at most: within a class collapse shows first."""
-SCORED = 512
+SCORED = 256
 """Pictures of each kind that the discriminator scores."""
 LEAST_DIVERSITY, MOST_COPIES = 0.3, 0.5
 """Beyond either the generator has collapsed."""
