@@ -197,7 +197,7 @@ def _without_a_class(ready: Plan) -> int | None:
 def _guided_by_more(ready: Plan) -> bool:
     """Whether guidance has something besides a class to lead towards."""
     telling = ready.telling
-    return telling is not None and bool(telling.prompts or telling.teller.needs_pictures)
+    return telling is not None and bool(telling.prompts or telling.teller.needs_pictures())
 
 
 @dataclass(frozen=True, eq=False)

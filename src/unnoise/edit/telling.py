@@ -92,7 +92,7 @@ def condition(
     what = {each.what for each in teller.told}
     raw = teller.words([each.words for each in told]) if "text" in what else {}
     images: Tensor | None = None
-    if teller.needs_pictures:
+    if teller.needs_pictures():
         images = torch.cat([each.images for each in canvases]).to(ready.device)
     if "inpaint" in what:
         raw[HOLE] = torch.cat([each.unknown for each in canvases]) > 0
