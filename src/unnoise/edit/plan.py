@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unnoise.config.load import from_dict, to_dict
-from unnoise.config.requests import EditRequest
+from unnoise.config.requests import EditRequest, GenerateRequest
 from unnoise.diffusion.constrain import Constraint
 from unnoise.diffusion.noise import Noise, RowNoise
 from unnoise.diffusion.particles import KnownPart
@@ -20,9 +20,10 @@ from unnoise.edit.palette import Palette, read_palette
 from unnoise.edit.telling import Told, condition, open_telling, words_of
 from unnoise.generate import EXACT_BATCH, OnStep, walk, walk_particles
 from unnoise.images import ImageBatch, to_pixels
-from unnoise.low_res import SmallPictures
+from unnoise.low_res import LowRes, SmallPictures
 from unnoise.model import Model
 from unnoise.planning import Plan, plan
+from unnoise.told import Telling
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +68,7 @@ class Edit:
             if patch is None and self.request.fit == "tile":
                 patch = max(1, self.picture[1] // (2 * ready.step)) * 2 * ready.step
             wanted = replace(drawn, height=height, width=width, patch=patch)
-            self._sized[height, width] = plan(
+            self._sized[height, width] = _diffusion_plan(
                 ready.model, wanted, low_res=ready.low_res, telling=ready.telling
             )
         return self._sized[height, width]
@@ -153,10 +154,22 @@ def plan_edit(model: Model, request: EditRequest) -> Edit:
     # The pictures of an upsampler come with each row.
     small = None if model.config.low_res is None else SmallPictures.held(torch.empty(0))
     palette = read_palette(request.palette, request) if request.palette else None
-    edit = Edit(request, plan(model, request.generate, low_res=small, telling=telling), palette)
+    edit = Edit(request, _diffusion_plan(model, request.generate, low_res=small, telling=telling), palette)
     check_steps(request, edit.ready.steps)
     edit.told(max(1, len(request.generate.labels), len(request.generate.prompts)))  # refuses at once
     return edit
+
+
+def _diffusion_plan(
+    model: Model, request: GenerateRequest, *, low_res: LowRes | None, telling: Telling | None
+) -> Plan:
+    """The plan of a model that draws step by step."""
+    ready = plan(model, request, low_res=low_res, telling=telling)
+    if not isinstance(ready, Plan):
+        raise ValueError(
+            "this model draws in one step, which leaves no way to edit on; name a diffusion model"
+        )
+    return ready
 
 
 def entry(ready: Plan, strength: float) -> int:
