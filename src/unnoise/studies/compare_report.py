@@ -61,7 +61,8 @@ def page(found: Comparison, dataset: Dataset, charts: dict[str, Chart], command:
             html.side_by_side([html.figure(chart) for chart in charts.values()]),
             html.paragraph(
                 "A curve is a model along its own dial, from the model as it is: guidance of the diffusion "
-                "models, truncation of the GAN. Up and to the right is better."
+                "models, truncation of the GAN. Up and to the right is better; of the distance, down and to "
+                "the right."
             ),
         ),
         html.section("What they took", html.table(costs_head, costs)),
