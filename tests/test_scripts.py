@@ -6,6 +6,7 @@ import math
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -164,3 +165,44 @@ def test_obedience_compares_with_what_was_told_and_what_was_not(tmp_path, monkey
     own = torch.arange(6.0).view(3, 2)
     script("obedience").said("same", own, own, own + 1)
     assert capsys.readouterr().out.startswith("same       nearer to its own 100.0 %   0.0000 against 1.0000")
+
+
+def test_edits_are_measured_beside_peers(tmp_path, monkeypatch, capsys):
+    """A line a method and a sheet a task; what is shrunk again is the small picture to the byte."""
+    save_model(tmp_path / "model.safetensors", tiny_model(classes=(), null=False, channels=3, size=16))
+    random = np.random.default_rng(0)
+    for k in range(6):
+        levels = random.integers(0, 256, (16, 16, 3), np.uint8)
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        Image.fromarray(levels).save(tmp_path / "pictures" / f"{k}.png")
+    arguments = [
+        "--tasks",
+        "lines,colour,x2",
+        "--methods",
+        "replace,dps",
+        "--steps",
+        "3",
+        "--out",
+        tmp_path / "out",
+    ]
+    run(
+        monkeypatch,
+        "edit_quality",
+        tmp_path / "model.safetensors",
+        tmp_path / "pictures",
+        "-n",
+        5,
+        *arguments,
+    )
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()
+    ]
+    assert lines[0][3] == "FD[unnoise-small]" and all(len(line) == 6 for line in lines)
+    found = {(line[0], line[1]): line for line in lines[2:]}
+    for task, peer in (("lines", None), ("colour", "grey"), ("x2", "bicubic")):
+        for method in ("replace", "dps", *([peer] if peer else [])):
+            assert "\u00b1" in found[task, method][3]
+        assert (tmp_path / "out" / f"{task}.png").exists()
+    assert found["x2", "replace"][4] == "inf dB" and found["x2", "bicubic"][4] != "inf dB"
+    module = script("edit_quality")
+    assert module.holes("lines", 2, 4).tolist() == [[[False] * 4, [True] * 4] * 2] * 2
