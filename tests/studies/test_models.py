@@ -33,8 +33,8 @@ def test_a_checkpoint_of_a_gan_has_standing_statistics_of_its_own(tmp_path):
     assert (last.info.step, early.info.step) == (8, 4)
     states = [model.network.state_dict() for model in (whole, last, early)]
     assert states[0].keys() == states[1].keys() == states[2].keys()
-    for key, value in states[0].items():
-        assert torch.allclose(value, states[1][key], rtol=1e-3, atol=1e-4), key
+    # But for rounding: where a tensor begins in memory decides how its sums are split.
+    assert all(torch.allclose(value, states[1][key], atol=1e-5) for key, value in states[0].items())
     assert not torch.allclose(states[0]["linear.weight"], states[2]["linear.weight"])
     name = "levels.0.0.norm1.norm.mean"
     assert not torch.allclose(states[0][name], states[2][name], atol=1e-4)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from unnoise.drawing import load
-from unnoise.gan import GanModel, averaged
+from unnoise.gan import GanModel, averaged, with_weights
 from unnoise.metrics.weights import file_hash
 from unnoise.model import Model
 from unnoise.modelfile import find_model, put_weights, read_weights
@@ -33,7 +33,8 @@ def _of_checkpoint(folder: Path, device: str) -> tuple[Model | GanModel, str]:
         raise ValueError(f"{folder} holds no {average.name}, which {folder.parents[1]} says it averages by")
     info = replace(model.info, step=peek(folder).step)
     if isinstance(model, GanModel):
-        network = averaged(model.network, read_weights(average))
-        return GanModel(network, info).to(device), file_hash(average)
+        # With the spectral norms' own vectors of that step, as the run would have written it then.
+        then = with_weights(model.network, read_weights(folder / "network.safetensors"))
+        return GanModel(averaged(then, read_weights(average)), info).to(device), file_hash(average)
     put_weights(model.network, read_weights(average), average)
     return replace(model, info=info).to(device), file_hash(average)
