@@ -70,7 +70,8 @@ def denoised(ready: Plan, images: Tensor) -> None:
     own, another = torch.stack(rows).mean(0).cpu()
     share = 100 * (own < another).float().mean()
     print(
-        f"{'denoised':<10} nearer told its own  {share:5.1f} %   {own.mean():.4f} against {another.mean():.4f}"
+        f"{'denoised':<10} nearer told its own  {share:5.1f} %   "
+        f"{own.mean():.4f} against {another.mean():.4f}"
     )
 
 
