@@ -14,10 +14,11 @@ from unnoise.data.degrade import grey
 from unnoise.diffusion.constrain import hold_grey
 from unnoise.edit.canvas import Canvas, framed
 from unnoise.edit.checks import method_of
+from unnoise.edit.descent import FindRoute, Route, Start
 from unnoise.edit.hold import route_holding
 from unnoise.edit.inpaint import from_noise
 from unnoise.edit.pictures import Picture, Readable, Upright
-from unnoise.edit.plan import Edit, FindRoute, Route, Start, plan_edit
+from unnoise.edit.plan import Edit, plan_edit
 from unnoise.edit.redraw import Way, results_of
 from unnoise.edit.rounding import levels_with_mean
 from unnoise.generate import OnStep

@@ -15,8 +15,9 @@ from unnoise.diffusion.prediction import Denoise
 from unnoise.diffusion.reconstruction import Measured, dps, pigdm
 from unnoise.edit.canvas import Canvas, filled
 from unnoise.edit.checks import method_of
+from unnoise.edit.descent import Route
 from unnoise.edit.palette import Palette
-from unnoise.edit.plan import Edit, Route
+from unnoise.edit.plan import Edit
 from unnoise.planning import Plan
 
 REPEATS = 10

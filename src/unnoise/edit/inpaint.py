@@ -12,9 +12,10 @@ from torch import Tensor
 
 from unnoise.config.requests import EditRequest
 from unnoise.edit.canvas import Canvas, Margins, extended, feathered
+from unnoise.edit.descent import FindRoute, Route, Start
 from unnoise.edit.hold import holding_around_holes, holding_latents, route_holding
 from unnoise.edit.pictures import Picture, Readable, Upright
-from unnoise.edit.plan import Edit, FindRoute, Route, Start, plan_edit
+from unnoise.edit.plan import Edit, plan_edit
 from unnoise.edit.redraw import Way, in_frame, results_of
 from unnoise.generate import OnStep
 from unnoise.images import ImageBatch, to_images, to_pixels

@@ -14,9 +14,10 @@ from torch import Tensor
 from unnoise.config.requests import EditRequest
 from unnoise.diffusion.interpolation import SlerpNoise, mix_noised, slerp
 from unnoise.diffusion.noise import SeededNoise
+from unnoise.edit.descent import Route, Start, descend
 from unnoise.edit.invert import Code, batches, check_code, encode
 from unnoise.edit.pictures import Picture, Readable, read_picture
-from unnoise.edit.plan import Edit, Route, Start, descend, plan_edit
+from unnoise.edit.plan import Edit, plan_edit
 from unnoise.edit.telling import Told
 from unnoise.generate import OnStep
 from unnoise.images import ImageBatch

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from unnoise.diffusion.noise import SeededNoise
 from unnoise.edit.canvas import Canvas, framed
+from unnoise.edit.descent import FindRoute, Start, descend
 from unnoise.edit.holes import FindHole, find_holes
 from unnoise.edit.pictures import Picture, Readable, Upright, read_upright
-from unnoise.edit.plan import Edit, FindRoute, Start, descend
+from unnoise.edit.plan import Edit
 from unnoise.edit.telling import Told
 from unnoise.generate import OnStep
 from unnoise.images import ImageBatch

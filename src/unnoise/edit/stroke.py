@@ -11,10 +11,11 @@ from torch import Tensor
 from unnoise.config.requests import EditRequest
 from unnoise.diffusion.constrain import HoldKnown
 from unnoise.edit.canvas import Canvas
+from unnoise.edit.descent import FindRoute, Route, Start
 from unnoise.edit.hold import latent_mask
 from unnoise.edit.inpaint import laid_over
 from unnoise.edit.pictures import Picture, Readable
-from unnoise.edit.plan import Edit, FindRoute, Route, Start, plan_edit
+from unnoise.edit.plan import Edit, plan_edit
 from unnoise.edit.redraw import Way, in_frame, results_of
 from unnoise.edit.vary import noised
 from unnoise.generate import OnStep

@@ -10,8 +10,9 @@ from torch import Tensor
 from unnoise.config.requests import EditRequest
 from unnoise.diffusion.schedule import add_noise
 from unnoise.edit.canvas import Canvas
+from unnoise.edit.descent import FindRoute, Route, Start
 from unnoise.edit.pictures import Picture, Readable
-from unnoise.edit.plan import Edit, FindRoute, Route, Start, plan_edit
+from unnoise.edit.plan import Edit, plan_edit
 from unnoise.edit.redraw import Way, in_frame, results_of
 from unnoise.generate import OnStep
 from unnoise.images import ImageBatch, to_pixels
