@@ -1,13 +1,14 @@
 """`python -m benchmarks [PART ...]`: this package beside its peers, one table a part.
 
 unet: the ADM U-Net beside diffusers. guidance: sampling under a classifier beside its two networks.
-latents: drawing and training in latents beside pixels. frechet: the Frechet distance beside scipy's and the
-eigenvalues' route. neighbours: precision and recall beside numpy. inception: the network of FID beside
-torch-fidelity's. agreement: every metric beside torch-fidelity, pytorch-fid and clean-fid, on the same
-features and the same pictures. bfloat16: what lower precision in the feature network would do to the numbers.
+latents: drawing and training in latents beside pixels. inpainting: with a part held beside plain sampling.
+frechet: the Frechet distance beside scipy's and the eigenvalues' route. neighbours: precision and recall
+beside numpy. inception: the network of FID beside torch-fidelity's. agreement: every metric beside torch-
+fidelity, pytorch-fid and clean-fid, on the same features and the same pictures. bfloat16: what lower
+precision in the feature network would do to the numbers.
 
-All take about 20 minutes on two idle cores: unet 2, guidance 1, latents 2, frechet 4, neighbours 8, the
-others 1 or 2.
+All take about 20 minutes on two idle cores: unet 2, guidance 1, latents 2, inpainting 3, frechet 4,
+neighbours 8, the others 1 or 2.
 """
 
 import argparse
@@ -19,6 +20,7 @@ PARTS = {
     "unet": "unet",
     "guidance": "guidance",
     "latents": "latents",
+    "inpainting": "inpainting",
     "frechet": "metrics_frechet",
     "neighbours": "metrics_neighbours",
     "inception": "metrics_inception",
@@ -38,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
     found.add_argument(
-        "--batch", type=int, default=32, help="unet, guidance, latents, inception: pictures at once"
+        "--batch", type=int, default=32, help="unet, guidance, latents, inpainting, inception: pictures"
     )
     found.add_argument("--steps", nargs="+", choices=("forward", "training"), default=("forward", "training"),
                        help="unet: what is timed")  # fmt: skip

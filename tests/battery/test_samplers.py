@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.analytic import GRIDS, Gaussian, Mixture, Network, grid, slope
 from tests.battery.registry import ALL, DETERMINISTIC, STOCHASTIC, convergence
 from unnoise.diffusion.condition import Condition
-from unnoise.diffusion.constrain import hold_known
+from unnoise.diffusion.constrain import hold_grey, hold_known, hold_low_frequencies, resampling_path
 from unnoise.diffusion.denoiser import Denoiser
 from unnoise.diffusion.guidance import classifier_guide, fold_guide
 from unnoise.diffusion.noise import RecordedNoise, SeededNoise
@@ -186,6 +186,34 @@ def test_constraint(name: str) -> None:
         assert at.i[0] == schedule.steps - 1 - step
         wanted = at.scales.alpha * known + at.scales.sigma * drawn[step, 1]
         torch.testing.assert_close(before * mask, wanted * mask)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_all_held_and_nothing_held(repeats: int, name: str) -> None:
+    """All: it comes back to the bit. Nothing: the same walk without a constraint, to the bit."""
+    schedule, x, known, noise = (
+        few(),
+        pixels(3, 3, 4, 4),
+        pixels(3, 3, 4, 4, seed=1),
+        SeededNoise(0, range(3)),
+    )
+
+    # Ancestral sampling goes from neighbour to neighbour; the others take long steps as well.
+    path = resampling_path(schedule, x, jump=3, repeats=repeats)
+    if name != "ddpm":
+        path = [at for at in path if int(at.i[0]) % 3 == 0 or at in (path[0], path[-1])]
+
+    def end(constraint) -> Tensor:
+        return last(run(ALL[name], DATA, x, path, cond=NONE, noise=noise, constraint=constraint))
+
+    assert torch.equal(end(hold_known(known, torch.ones(4, 4))), known)
+    assert torch.equal(end(hold_known(known, torch.zeros(4, 4))), end(None))
+    assert torch.equal(end(hold_low_frequencies(known, 1)), known)
+    for held in (hold_grey(known), hold_low_frequencies(known, 2)):
+        drawn = end(held)
+        assert held.missing(drawn).abs().max() < 1e-12
+        assert (drawn - held.project(drawn)).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("name", ALL)
