@@ -80,7 +80,7 @@ class _Axis:
     def ticks(self, pattern: str) -> list[tuple[float, str]]:
         """Places and texts of its marks."""
         if self.log:
-            return [(self(10**t), f"{10**t:.3g}") for t in log_ticks(self.low, self.high)]
+            return [(self(10**t), f"{10**t:,.4g}") for t in log_ticks(self.low, self.high)]
         return [(self(t), format(t, pattern)) for t in ticks(self.low, self.high)]
 
 
@@ -150,7 +150,7 @@ def _frame(chart: Chart, across: _Axis, up: _Axis) -> list[str]:
     """Grid lines, marks and the names of the axes."""
     left, right, bottom, top = across.begin, across.end, up.begin, up.end
     parts = []
-    for y, label in up.ticks(".3g"):
+    for y, label in up.ticks(",.4g"):
         parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
     named = [(across(k), name) for k, name in enumerate(chart.x_names)]
