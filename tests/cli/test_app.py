@@ -133,3 +133,15 @@ def test_a_broken_picture_among_good_ones_is_named_and_the_run_is_partly_done(tm
     assert "Traceback" not in done.stderr
     report = (tmp_path / "run" / "report.html").read_text()
     assert "data:image/png" in report and "optimizer:" in report
+
+
+def test_steps_that_are_asked_for_replace_the_minutes_of_a_recipe(tmp_path):
+    text = unnoise("presets", "demo-28").stdout
+    (tmp_path / "mine.yaml").write_text(text.replace("\nminutes: null\n", "\nminutes: 3.0\n"))
+    done = unnoise(
+        "train", "mine.yaml", "--data", "fashion-mnist-10k", "--steps", 2, "--out", "run", "--device", "cpu",
+        "--set", "sample_every=0", "--set", "batch_size=2", "--set", "evaluate.every=0", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    kept = (tmp_path / "run" / "config.yaml").read_text()
+    assert "\nsteps: 2\n" in kept and "\nminutes: null\n" in kept

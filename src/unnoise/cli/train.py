@@ -26,7 +26,9 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one setting; may be repeated.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Optimiser steps, in place of the recipe's steps or minutes.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Take as many steps as fit into this time.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pictures a step, over all processes.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random in the run.")] = None,
@@ -49,6 +51,8 @@ def train(
         "data.strict": strict or None,
     }
     named = [(key, value) for key, value in options.items() if value is not None]
+    if steps is not None and minutes is None:
+        named.append(("minutes", None))  # a recipe's own minutes would decide the steps
     assignments = [*named, *(set_ or [])]
 
     from unnoise.cli.progress import TrainProgress
