@@ -116,7 +116,7 @@ def training(folder: Path, stage_file: Path, batch: int) -> list[Contestant]:
     config, stage = open_first_stage(recipe(stage_file, batch, folder), device)
     assert stage is not None
     dataset = open_data(config.data, seed=config.seed)
-    config, source = open_latents(config, dataset, stage, lambda done, total: None)
+    config, source = open_latents(config, dataset, stage, lambda event: None, device)
     config = resolve(config, size=SIZE, channels=3, classes=0)
 
     def steps(make: Callable[[DiffusionJob], Any]) -> Callable[[], Any]:
