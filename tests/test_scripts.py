@@ -161,7 +161,7 @@ def test_obedience_compares_with_what_was_told_and_what_was_not(tmp_path, monkey
     run(monkeypatch, "obedience", file, folder, "-n", 10, "--steps", "2", "--sheet", tmp_path / "sheet.png")
     said = capsys.readouterr().out.splitlines()
     assert "told the class; 10 pictures" in said[0] and (tmp_path / "sheet.png").exists()
-    assert [line.split()[0] for line in said[1:]] == ["features", "pixels"]
+    assert [line.split()[0] for line in said[1:]] == ["denoised", "features", "pixels"]
     own = torch.arange(6.0).view(3, 2)
     script("obedience").said("same", own, own, own + 1)
     assert capsys.readouterr().out.startswith("same       nearer to its own 100.0 %   0.0000 against 1.0000")
