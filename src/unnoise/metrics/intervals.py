@@ -6,7 +6,6 @@ above the value; their spread is right.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -171,11 +170,3 @@ def kernel_error(*, real: Tensor, fake: Tensor, replicates: int = 100, seed: int
         pairs = float(w.sum() ** 2 - w.square().sum())
         values.append(float(w @ within @ w) / pairs - 2 * float(across @ w) / float(w.sum()))
     return _spread(values) * math.sqrt(len(chosen) / len(b))
-
-
-def bootstrap_error(
-    statistic: Callable[[Tensor], float], n: int, *, replicates: int = 100, seed: int = 0
-) -> float:
-    """Of any statistic of redrawn row indices (n,) int64."""
-    generator = torch.Generator().manual_seed(seed)
-    return _spread([statistic(torch.randint(n, (n,), generator=generator)) for _ in range(replicates)])

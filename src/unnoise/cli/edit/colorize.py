@@ -4,22 +4,7 @@ from typing import Annotated
 
 import typer
 
-from unnoise.cli.edit.shared import (
-    DRAWN,
-    EDIT,
-    First,
-    Jump,
-    Method,
-    ModelFile,
-    N,
-    Out,
-    Particles,
-    Pictures,
-    Pull,
-    Repeats,
-    Shared,
-    verb,
-)
+from unnoise.cli.edit.shared import EDIT, ModelFile, Out, Pictures, Results, Shared, Way, verb
 from unnoise.cli.edit.work import redraw
 
 
@@ -32,19 +17,11 @@ def colorize(
         str, typer.Option(help="A picture whose colours to lead towards, of any size.")
     ] = EDIT.palette,
     palette_pull: Annotated[float, typer.Option(help="How strongly; 0 is off.")] = EDIT.palette_pull,
-    method: Method = EDIT.method,
-    jump: Jump = EDIT.jump,
-    repeats: Repeats = EDIT.repeats,
-    pull: Pull = EDIT.pull,
-    particles: Particles = EDIT.particles,
-    n: N = 4,
-    first: First = DRAWN.first,
     *,
+    way: Way,
+    results: Results,
     shared: Shared,
 ) -> None:
     """Draw the colours of grey pictures; of pictures in colour, others."""
-    own = {
-        "kind": "colorize", "palette": palette, "palette_pull": palette_pull, "method": method, "jump": jump,
-        "repeats": repeats, "pull": pull, "particles": particles,
-    }  # fmt: skip
-    redraw(model, pictures, out, shared, own, n=n, first=first)
+    own = {"kind": "colorize", "palette": palette, "palette_pull": palette_pull, **way.fields()}
+    redraw(model, pictures, out, shared, own, results)

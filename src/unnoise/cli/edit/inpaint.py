@@ -4,27 +4,7 @@ from typing import Annotated
 
 import typer
 
-from unnoise.cli.edit.shared import (
-    DRAWN,
-    EDIT,
-    Box,
-    Feather,
-    First,
-    Jump,
-    Mask,
-    Method,
-    ModelFile,
-    N,
-    Out,
-    Particles,
-    Pictures,
-    Pull,
-    Repeats,
-    Shared,
-    Strokes,
-    parse_box,
-    verb,
-)
+from unnoise.cli.edit.shared import EDIT, Feather, Hole, ModelFile, Out, Pictures, Results, Shared, Way, verb
 from unnoise.cli.edit.work import redraw
 
 
@@ -33,26 +13,16 @@ def inpaint(
     model: ModelFile,
     pictures: Pictures,
     out: Out,
-    mask: Mask = EDIT.mask,
-    box: Box = "",
-    strokes: Strokes = EDIT.strokes,
     feather: Feather = EDIT.feather,
-    method: Method = EDIT.method,
-    jump: Jump = EDIT.jump,
-    repeats: Repeats = EDIT.repeats,
-    pull: Pull = EDIT.pull,
-    particles: Particles = EDIT.particles,
-    n: N = 4,
-    first: First = DRAWN.first,
     *,
+    hole: Hole,
+    way: Way,
+    results: Results,
     shared: Shared,
 ) -> None:
     """Draw what is in the holes of pictures; all around them stays byte for byte."""
-    own = {
-        "kind": "inpaint", "mask": mask, "box": parse_box(box), "strokes": strokes, "feather": feather,
-        "method": method, "jump": jump, "repeats": repeats, "pull": pull, "particles": particles,
-    }  # fmt: skip
-    redraw(model, pictures, out, shared, own, n=n, first=first)
+    own = {"kind": "inpaint", "feather": feather, **hole.fields(), **way.fields()}
+    redraw(model, pictures, out, shared, own, results)
 
 
 @verb()
@@ -65,19 +35,14 @@ def outpaint(
     top: Annotated[int, typer.Option(help="Pixels to add on this side.")] = EDIT.top,
     bottom: Annotated[int, typer.Option(help="Pixels to add on this side.")] = EDIT.bottom,
     feather: Feather = EDIT.feather,
-    method: Method = EDIT.method,
-    jump: Jump = EDIT.jump,
-    repeats: Repeats = EDIT.repeats,
-    pull: Pull = EDIT.pull,
-    particles: Particles = EDIT.particles,
-    n: N = 4,
-    first: First = DRAWN.first,
     *,
+    way: Way,
+    results: Results,
     shared: Shared,
 ) -> None:
     """Draw what is around pictures, on any side and as much as wanted; they themselves stay byte for byte."""
     own = {
         "kind": "outpaint", "left": left, "right": right, "top": top, "bottom": bottom, "feather": feather,
-        "method": method, "jump": jump, "repeats": repeats, "pull": pull, "particles": particles,
+        **way.fields(),
     }  # fmt: skip
-    redraw(model, pictures, out, shared, own, n=n, first=first)
+    redraw(model, pictures, out, shared, own, results)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import itertools
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,26 +26,65 @@ ModelFile = Annotated[
 ]
 Pictures = Annotated[list[Path], typer.Argument(metavar="PICTURE", help="Pictures, or folders of them.")]
 Out = Annotated[Path, typer.Option(help="Folder for the results; the same command continues there.")]
-N = Annotated[int, typer.Option("-n", help="Results of each picture.")]
-First = Annotated[int, typer.Option(metavar="K", help="Number of the first result.")]
-Mask = Annotated[
-    str,
-    typer.Option(help="Where to draw: a picture, white there; a folder of such of the same names; or alpha."),
-]
-Box = Annotated[
-    str, typer.Option(metavar="LEFT,TOP,WIDTH,HEIGHT", help="Where to draw: a rectangle, in pixels.")
-]
-Strokes = Annotated[
-    str, typer.Option(metavar="FILE", help='Where to draw: json, [{"width": 6, "points": [[3, 4], ...]}].')
-]
 Feather = Annotated[
     int, typer.Option(help="Of a model of latents: pixels around the hole that pass into the picture.")
 ]
-Method = Annotated[str, typer.Option(help="auto, told, replace, repaint, dps, pigdm or particles.")]
-Jump = Annotated[int, typer.Option(help="Of repaint: steps that it goes back at a time.")]
-Repeats = Annotated[int | None, typer.Option(help="Of repaint: times that it walks each stretch; 10.")]
-Pull = Annotated[float | None, typer.Option(help="Of dps and pigdm: strength; 2 and 1.")]
-Particles = Annotated[int, typer.Option(help="Of particles: pictures that are drawn for each result.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hole:
+    """Where to draw."""
+
+    mask: Annotated[
+        str,
+        typer.Option(
+            help="Where to draw: a picture, white there; a folder of such of the same names; or alpha."
+        ),
+    ] = EDIT.mask
+    box: Annotated[
+        str, typer.Option(metavar="LEFT,TOP,WIDTH,HEIGHT", help="Where to draw: a rectangle, in pixels.")
+    ] = ""
+    strokes: Annotated[
+        str,
+        typer.Option(metavar="FILE", help='Where to draw: json, [{"width": 6, "points": [[3, 4], ...]}].'),
+    ] = EDIT.strokes
+
+    def fields(self) -> dict[str, Any]:
+        """Fields of the EditRequest."""
+        return {"mask": self.mask, "box": parse_box(self.box), "strokes": self.strokes}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How what is known is held while the rest is drawn."""
+
+    method: Annotated[str, typer.Option(help="auto, told, replace, repaint, dps, pigdm or particles.")] = (
+        EDIT.method
+    )
+    jump: Annotated[int, typer.Option(help="Of repaint: steps that it goes back at a time.")] = EDIT.jump
+    repeats: Annotated[int | None, typer.Option(help="Of repaint: times that it walks each stretch; 10.")] = (
+        EDIT.repeats
+    )
+    pull: Annotated[float | None, typer.Option(help="Of dps and pigdm: strength; 2 and 1.")] = EDIT.pull
+    particles: Annotated[int, typer.Option(help="Of particles: pictures that are drawn for each result.")] = (
+        EDIT.particles
+    )
+
+    def fields(self) -> dict[str, Any]:
+        """Fields of the EditRequest."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """Which results of each picture."""
+
+    n: Annotated[int, typer.Option("-n", help="Results of each picture.")] = 4
+    first: Annotated[int, typer.Option(metavar="K", help="Number of the first result.")] = DRAWN.first
+
+    def fields(self) -> dict[str, Any]:
+        """Fields of the GenerateRequest."""
+        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,31 +156,25 @@ class Shared:
 
 
 def verb(*, without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a function a verb of `unnoise edit`: its last argument, `shared`, stands for the options of
-    Shared, but for those that mean nothing to it.
+    """Make a function a verb of `unnoise edit`: each of its keyword-only arguments, such as `shared`, stands
+    for the options of a dataclass, but for those that mean nothing to it.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(function, eval_str=True).parameters.values())
-        assert own.pop().name == "shared"
-        there = [
-            inspect.Parameter(
-                each.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=each.default,
-                annotation=each.type,
-            )
-            for each in dataclasses.fields(Shared)
-            if each.name not in without
-        ]
-        names = [each.name for each in there]
+        given = list(inspect.signature(function, eval_str=True).parameters.values())
+        own = [each for each in given if each.kind is not inspect.Parameter.KEYWORD_ONLY]
+        groups = {each.name: each.annotation for each in given[len(own) :]}
+        options = {name: _options(group, without) for name, group in groups.items()}
 
-        def command(**given: Any) -> None:
-            shared = Shared(**{name: given.pop(name) for name in names})
-            function(**given, shared=shared)
+        def command(**values: Any) -> None:
+            made = {
+                name: group(**{each.name: values.pop(each.name) for each in options[name]})
+                for name, group in groups.items()
+            }
+            function(**values, **made)
 
         keyword = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
-        signature = inspect.Signature([*keyword, *there])
+        signature = inspect.Signature([*keyword, *itertools.chain.from_iterable(options.values())])
         command.__signature__ = signature  # type: ignore[attr-defined]
         command.__annotations__ = {each.name: each.annotation for each in signature.parameters.values()}
         command.__doc__ = function.__doc__
@@ -148,6 +182,16 @@ def verb(*, without: Collection[str] = ()) -> Callable[[Callable[..., None]], Ca
         return function
 
     return register
+
+
+def _options(group: type, without: Collection[str]) -> list[inspect.Parameter]:
+    return [
+        inspect.Parameter(
+            each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=each.type
+        )
+        for each in dataclasses.fields(group)
+        if each.name not in without
+    ]
 
 
 def parse_box(text: str) -> tuple[int, ...] | None:

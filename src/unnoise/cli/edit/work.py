@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from unnoise.cli.edit.shared import Shared
+from unnoise.cli.edit.shared import Results, Shared
 from unnoise.config.requests import EditRequest
 
 if TYPE_CHECKING:
@@ -95,12 +95,10 @@ def redraw(
     out: Path,
     shared: Shared,
     own: dict[str, Any],
-    *,
-    n: int,
-    first: int,
+    results: Results,
 ) -> dict[str, float]:
-    """Write `n` results of each picture; returns what `redraw_files` does."""
-    with working(model, out, shared, own, {"n": n, "first": first}) as work:
+    """Write the results of each picture; returns what `redraw_files` does."""
+    with working(model, out, shared, own, results.fields()) as work:
         from unnoise.edit.jobs import redraw_files
 
         found = redraw_files(work.folder, pictures)
