@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.metrics_timing import Contestant, race
+from unnoise.config.model import ModelConfig
 from unnoise.config.requests import GenerateRequest
-from unnoise.config.schema import ModelConfig, NoisyClassifierConfig
+from unnoise.config.schema import NoisyClassifierConfig
 from unnoise.diffusion.condition import Condition
 from unnoise.diffusion.noise import SeededNoise
 from unnoise.diffusion.walk import run as walk

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.metrics_timing import Contestant, race
+from unnoise.config.model import ModelConfig
 from unnoise.config.requests import GenerateRequest
-from unnoise.config.schema import ModelConfig
 from unnoise.diffusion.condition import Condition
 from unnoise.diffusion.constrain import AtEnd, Constraint, hold_known, resampling_path
 from unnoise.diffusion.noise import SeededNoise

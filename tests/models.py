@@ -5,13 +5,8 @@ from dataclasses import replace
 import torch
 
 from tests.goldens import recipe_state_dict
-from unnoise.config.schema import (
-    AutoencoderConfig,
-    LatentConfig,
-    ModelConfig,
-    NoisyClassifierConfig,
-    ScheduleConfig,
-)
+from unnoise.config.model import LatentConfig, ModelConfig, ScheduleConfig
+from unnoise.config.schema import AutoencoderConfig, NoisyClassifierConfig
 from unnoise.first_stage import make_first_stage
 from unnoise.model import Model, build_model
 from unnoise.modelfile import ModelInfo

@@ -8,7 +8,7 @@ import torch
 from tests.goldens import recipe_state_dict
 from tests.models import NAMES, tiny_classifier, tiny_model
 from tests.train.test_latents import stage_of
-from unnoise.config.schema import LatentConfig, ModelConfig, ScheduleConfig, ToldConfig
+from unnoise.config.model import LatentConfig, ModelConfig, ScheduleConfig, ToldConfig
 from unnoise.diffusion.condition import Condition
 from unnoise.diffusion.guidance import classifier_guide
 from unnoise.diffusion.noise import SeededNoise

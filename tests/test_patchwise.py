@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.models import tiny_model, tiny_upsampler
+from unnoise.config.model import ScheduleConfig
 from unnoise.config.requests import GenerateRequest
-from unnoise.config.schema import ScheduleConfig
 from unnoise.diffusion.condition import Condition
 from unnoise.diffusion.prediction import Prediction, x0_from_eps
 from unnoise.generate import sample

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tests.models import NAMES, tiny_classifier, tiny_model
+from unnoise.config.model import ScheduleConfig
 from unnoise.config.requests import GenerateRequest
-from unnoise.config.schema import ScheduleConfig
 from unnoise.diffusion.condition import Condition, null
 from unnoise.diffusion.guidance import Strength, classifier_free, classifier_guide, two_models
 from unnoise.diffusion.noise import SeededNoise

@@ -12,8 +12,9 @@ from PIL import Image
 from tests.train.tiny import tiny_config
 from unnoise.cli import main
 from unnoise.config.load import from_dict
+from unnoise.config.model import ToldConfig
 from unnoise.config.requests import GenerateRequest
-from unnoise.config.schema import ToldConfig, TrainConfig
+from unnoise.config.schema import TrainConfig
 from unnoise.data import open_data
 from unnoise.data.masks import masked
 from unnoise.diffusion.condition import Condition, null

@@ -11,8 +11,8 @@ from tests.goldens import Case, assert_close, golden
 from tests.models import tiny_model, tiny_upsampler
 from tests.networks.unets import settings_of
 from tests.weights.test_published import saved
+from unnoise.config.model import ModelConfig
 from unnoise.config.requests import GenerateRequest
-from unnoise.config.schema import ModelConfig
 from unnoise.diffusion.condition import Condition
 from unnoise.generate import sample
 from unnoise.images import to_images

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unnoise.config.schema import ModelConfig, ToldConfig
+from unnoise.config.model import ModelConfig, ToldConfig
 from unnoise.networks.conditioner_settings import FeaturesSettings
 from unnoise.text_features import TextFeatures, digest_of, encode_captions
 

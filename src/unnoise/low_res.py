@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from unnoise.classes import match_classes
+from unnoise.config.model import ModelConfig
 from unnoise.config.requests import GenerateRequest
-from unnoise.config.schema import DataConfig, ModelConfig
+from unnoise.config.schema import DataConfig
 from unnoise.diffusion.low_res import shrink
 from unnoise.images import ImageBatch, Pixels, to_images
 

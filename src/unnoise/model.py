@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from unnoise.config.load import FORMAT as CONFIG_FORMAT
 from unnoise.config.load import differences, from_dict, to_dict
+from unnoise.config.model import LatentConfig, ModelConfig
 from unnoise.config.resolve import check_model
-from unnoise.config.schema import LatentConfig, ModelConfig, NoisyClassifierConfig
+from unnoise.config.schema import NoisyClassifierConfig
 from unnoise.diffusion.denoiser import Denoiser
 from unnoise.diffusion.schedule import NoiseSchedule, make_betas
 from unnoise.modelfile import METADATA_KEY, ModelInfo, find_model, put_weights, read_header, read_weights

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from unnoise.classes import find_class
 from unnoise.config.load import from_dict, nearest, to_dict
+from unnoise.config.model import ModelConfig
 from unnoise.config.requests import GenerateRequest
-from unnoise.config.schema import ModelConfig
 from unnoise.diffusion.condition import Condition, null
 from unnoise.diffusion.guidance import Guide, classifier_free, two_models
 from unnoise.diffusion.prediction import Denoise, Prediction

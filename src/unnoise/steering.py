@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from unnoise.config.model import LatentConfig
 from unnoise.config.requests import GenerateRequest
-from unnoise.config.schema import LatentConfig
 from unnoise.diffusion.guidance import Guide, Strength, classifier_guide
 from unnoise.model import Model, load_model
 from unnoise.modelfile import find_model

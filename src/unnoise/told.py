@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unnoise.config.model import ModelConfig, ToldConfig
 from unnoise.config.requests import GenerateRequest
-from unnoise.config.schema import DataConfig, ModelConfig, ToldConfig
+from unnoise.config.schema import DataConfig
 from unnoise.data import Batch, Dataset, open_data, order
 from unnoise.data.beside import Aside, Beside, open_beside
 from unnoise.data.degrade import grey, resized, worn

@@ -6,8 +6,8 @@ import torch
 
 from tests.analytic import Gaussian, Network
 from tests.models import tiny_model
+from unnoise.config.model import LatentConfig, ModelConfig, ScheduleConfig
 from unnoise.config.requests import EditRequest, GenerateRequest
-from unnoise.config.schema import LatentConfig, ModelConfig, ScheduleConfig
 from unnoise.diffusion.denoiser import Denoiser
 from unnoise.model import Model, make_schedule
 from unnoise.networks.settings import UNetSettings

@@ -10,7 +10,7 @@ from PIL import Image
 from tests.edit.conftest import levels, request
 from tests.goldens import recipe_state_dict
 from tests.models import tiny_latent_model, tiny_model
-from unnoise.config.schema import ToldConfig
+from unnoise.config.model import ToldConfig
 from unnoise.data.degrade import grey
 from unnoise.data.masks import draw_masks
 from unnoise.edit import colorize, inpaint, interpolate, invert, outpaint, stroke, upscale, vary

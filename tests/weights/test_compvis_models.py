@@ -13,8 +13,8 @@ import unnoise
 from tests.networks.first_stages import TINY_KL, TINY_VQ
 from tests.weights.latents import checkpoint, publish, saved, stage_preset, stage_state
 from tests.weights.test_compvis import checkpoint as full_size
+from unnoise.config.model import ScheduleConfig
 from unnoise.config.requests import GenerateRequest
-from unnoise.config.schema import ScheduleConfig
 from unnoise.data.masks import masked
 from unnoise.diffusion.condition import Condition
 from unnoise.first_stage import FirstStage, load_first_stage

@@ -17,7 +17,7 @@ from tests.goldens import assert_close
 from tests.networks.unets import randomised
 from tests.weights.test_published import refusal
 from unnoise.cli.convert import convert
-from unnoise.config.schema import ModelConfig, ScheduleConfig
+from unnoise.config.model import ModelConfig, ScheduleConfig
 from unnoise.diffusion.condition import Condition
 from unnoise.diffusion.denoiser import Denoiser
 from unnoise.model import Model, load_model, make_schedule, save_model

@@ -15,7 +15,7 @@ from tests.networks.test_unet_ddpm import is_block
 from tests.networks.unets import ldm_settings_of
 from tests.test_tiles import is_patchwise
 from tests.weights.latents import publish, saved, stage_preset
-from unnoise.config.schema import ScheduleConfig
+from unnoise.config.model import ScheduleConfig
 from unnoise.diffusion.condition import Condition
 from unnoise.diffusion.guidance import classifier_free
 from unnoise.diffusion.noise import RecordedNoise

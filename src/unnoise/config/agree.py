@@ -3,7 +3,8 @@
 from dataclasses import replace
 from typing import TypeVar
 
-from unnoise.config.schema import DataConfig, LatentConfig
+from unnoise.config.model import LatentConfig
+from unnoise.config.schema import DataConfig
 from unnoise.networks.settings import EncoderUNetSettings, NetworkSettings
 
 T = TypeVar("T", int, int | None)

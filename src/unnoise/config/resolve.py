@@ -8,14 +8,13 @@ from typing import Any
 from unnoise.config.agree import agree, check_size, sized
 from unnoise.config.gan import resolve_gan
 from unnoise.config.load import differences, to_yaml
+from unnoise.config.model import ModelConfig, ToldConfig
 from unnoise.config.schema import (
     AutoencoderConfig,
     ClassifierConfig,
     DataConfig,
     GanConfig,
-    ModelConfig,
     NoisyClassifierConfig,
-    ToldConfig,
     TrainConfig,
 )
 from unnoise.networks.conditioner_settings import (

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unnoise.config.schema import ToldConfig, TrainConfig
+from unnoise.config.model import ToldConfig
+from unnoise.config.schema import TrainConfig
 from unnoise.data import Dataset
 from unnoise.first_stage import FirstStage, unscaled
 from unnoise.told import Teller

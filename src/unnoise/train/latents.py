@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from unnoise import distributed
-from unnoise.config.schema import LatentConfig, NoisyClassifierConfig, TrainConfig
+from unnoise.config.model import LatentConfig
+from unnoise.config.schema import NoisyClassifierConfig, TrainConfig
 from unnoise.data import Dataset, order
 from unnoise.diffusion.noise import seeded_generator
 from unnoise.first_stage import FirstStage, load_first_stage, measure_latents, unscaled

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unnoise.config.schema import AutoencoderConfig, ScheduleConfig, Told
+from unnoise.config.model import ScheduleConfig, Told
+from unnoise.config.schema import AutoencoderConfig
 from unnoise.diffusion.schedule import make_betas
 from unnoise.modelfile import layout_of
 from unnoise.networks.conditioner_settings import ConditionerSettings

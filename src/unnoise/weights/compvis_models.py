@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unnoise.config.schema import LatentConfig, ModelConfig, ToldConfig
+from unnoise.config.model import LatentConfig, ModelConfig, ToldConfig
 from unnoise.first_stage import FirstStage
 from unnoise.model import Model, build_model
 from unnoise.modelfile import ModelInfo, put_weights

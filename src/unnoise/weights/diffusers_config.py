@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from unnoise.config.load import to_dict
-from unnoise.config.schema import ModelConfig, ScheduleConfig
+from unnoise.config.model import ModelConfig, ScheduleConfig
 from unnoise.networks.build import build_network
 from unnoise.networks.settings import DdpmUNetSettings, NetworkSettings, UNetSettings
 

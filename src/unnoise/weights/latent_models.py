@@ -7,7 +7,7 @@ from typing import Annotated
 
 from unnoise.config.kinds import ByKind
 from unnoise.config.load import from_dict, parse_yaml
-from unnoise.config.schema import ScheduleConfig, Told
+from unnoise.config.model import ScheduleConfig, Told
 from unnoise.networks.conditioner_settings import ConditionerSettings
 from unnoise.networks.settings import UNetSettings
 
