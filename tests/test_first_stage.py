@@ -21,7 +21,7 @@ from unnoise.first_stage import (
 )
 from unnoise.model import load_model
 from unnoise.modelfile import ModelInfo
-from unnoise.noisy_classifier import save_noisy_classifier
+from unnoise.noisy_classifier import load_noisy_classifier, save_noisy_classifier
 
 BOTH = pytest.mark.parametrize("settings", [TINY_KL, TINY_VQ], ids=["kl", "vq"])
 SCRIPT = Path(__file__).parent.parent / "scripts" / "decoding_memory.py"
@@ -130,6 +130,8 @@ def test_other_files_are_refused_both_ways(tmp_path):
     save_noisy_classifier(tmp_path / "other.safetensors", tiny_classifier())
     with pytest.raises(ValueError, match="is a noisy_classifier, not a first stage"):
         load_first_stage(tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="is an autoencoder, not a classifier of noisy.*noisy-classifier-28"):
+        load_noisy_classifier(tmp_path / "stage.safetensors")
 
 
 @pytest.mark.slow

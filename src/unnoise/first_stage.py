@@ -16,7 +16,15 @@ from torch import Tensor
 
 from unnoise.config.load import FORMAT, from_dict, to_dict
 from unnoise.config.schema import AutoencoderConfig
-from unnoise.modelfile import METADATA_KEY, ModelInfo, find_model, put_weights, read_header, read_weights
+from unnoise.modelfile import (
+    METADATA_KEY,
+    ModelInfo,
+    find_model,
+    kind_of,
+    put_weights,
+    read_header,
+    read_weights,
+)
 from unnoise.networks.autoencoder import FirstStageNetwork, KlAutoencoder, build_first_stage
 from unnoise.networks.posterior import Posterior
 from unnoise.tensorfile import write_tensors
@@ -258,7 +266,7 @@ def load_first_stage(path: Path | str, device: str | torch.device = "cpu", *, pr
     header = read_header(path)
     if header.get("kind") != KIND:
         raise ValueError(
-            f"{path} is a {header.get('kind', 'diffusion model')}, not a first stage (autoencoder); train "
+            f"{path} is {kind_of(header)}, not a first stage (autoencoder); train "
             "one with: unnoise train kl-f4-tiny"
         )
     return first_stage_of(header, read_weights(path), path).to(device)

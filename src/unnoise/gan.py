@@ -11,7 +11,15 @@ from torch import Tensor
 
 from unnoise.config.load import FORMAT, from_dict, to_dict
 from unnoise.diffusion.noise import seeded_generator
-from unnoise.modelfile import METADATA_KEY, ModelInfo, find_model, put_weights, read_header, read_weights
+from unnoise.modelfile import (
+    METADATA_KEY,
+    ModelInfo,
+    find_model,
+    kind_of,
+    put_weights,
+    read_header,
+    read_weights,
+)
 from unnoise.networks.gan_settings import GeneratorSettings
 from unnoise.networks.generator import Generator, Standing
 from unnoise.networks.spectral import iterate
@@ -164,8 +172,7 @@ def load_gan(path: Path | str, device: str | torch.device = "cpu") -> GanModel:
     path = find_model(Path(path))
     header = read_header(path)
     if header.get("kind") != KIND:
-        kind = header.get("kind", "diffusion model")
-        raise ValueError(f"{path} is a {kind}, not a GAN; train one with: unnoise train gan-28")
+        raise ValueError(f"{path} is {kind_of(header)}, not a GAN; train one with: unnoise train gan-28")
     settings = from_dict(GeneratorSettings, header.get(KIND, {}), where=str(path))
     info = from_dict(ModelInfo, header.get("info", {}), where=str(path))
     with torch.device("meta"):

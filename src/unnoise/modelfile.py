@@ -61,6 +61,12 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def kind_of(header: Mapping[str, Any]) -> str:
+    """What a header says that its file holds, as errors call it: "a diffusion model", "an autoencoder"."""
+    kind = str(header.get("kind") or "diffusion model")
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
 def read_header(path: Path) -> dict[str, Any]:
     """The settings inside a model file, without its weights; ValueError when it is not ours or not whole."""
     with _opened(path) as file:

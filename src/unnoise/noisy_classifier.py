@@ -12,7 +12,15 @@ from unnoise.config.load import FORMAT, from_dict, to_dict
 from unnoise.config.schema import NoisyClassifierConfig
 from unnoise.diffusion.schedule import NoiseSchedule
 from unnoise.model import make_schedule
-from unnoise.modelfile import METADATA_KEY, ModelInfo, find_model, put_weights, read_header, read_weights
+from unnoise.modelfile import (
+    METADATA_KEY,
+    ModelInfo,
+    find_model,
+    kind_of,
+    put_weights,
+    read_header,
+    read_weights,
+)
 from unnoise.networks.encoder_unet import EncoderUNet
 from unnoise.tensorfile import write_tensors
 
@@ -89,8 +97,10 @@ def load_noisy_classifier(
     published.refuse_preset(path, preset)
     header = read_header(path)
     if header.get("kind") != KIND:
-        kind = header.get("kind", "diffusion model")
-        raise ValueError(f"{path} is a {kind}, not a classifier of noisy pictures (noisy_classifier)")
+        raise ValueError(
+            f"{path} is {kind_of(header)}, not a classifier of noisy pictures (noisy_classifier); train one "
+            "with a preset of classifiers, such as noisy-classifier-28"
+        )
     config = from_dict(NoisyClassifierConfig, header.get(KIND, {}), where=str(path))
     info = from_dict(ModelInfo, header.get("info", {}), where=str(path))
     with torch.device("meta"):
