@@ -30,6 +30,7 @@ def blank(width, height):
         ([[2.5, 3], [14, 9], [1, 11]], 4.5),
         ([[-9, 5], [40, 8]], 5),
         ([[50, 50], [60, 60]], 3),
+        ([[-30, -40], [-20, -20]], 3),
     ],
 )
 def test_a_brush_covers_what_is_near_its_line(tmp_path, points, width):
@@ -46,6 +47,13 @@ def test_a_brush_covers_what_is_near_its_line(tmp_path, points, width):
             distance = np.minimum(distance, np.hypot(x - at[0], y - at[1]))
     clear_of_the_edge = np.abs(distance - width / 2) > 0.03
     assert np.array_equal(hole[clear_of_the_edge], (distance <= width / 2)[clear_of_the_edge])
+
+
+def test_a_brush_far_wider_or_longer_than_its_picture_takes_no_more_memory(tmp_path):
+    file = tmp_path / "strokes.json"
+    for width, points in ((900_000, [[5, 5]]), (3, [[-900_000, 6], [900_000, 6]])):
+        file.write_text(json.dumps([{"width": width, "points": points}]))
+        assert hole_of(blank(20, 13), strokes=str(file)).any()
 
 
 def test_masks_are_white_in_whatever_way_files_say_it(tmp_path):

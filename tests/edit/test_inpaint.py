@@ -231,7 +231,9 @@ def test_masks_that_do_not_fit(exact_model, tmp_path):
         assert all(word in str(error.value) for word in words)
     with pytest.raises(ValueError, match="2 masks for 1 picture"):
         filled_in(exact_model, levels(), [none, none])
-    for text in ("words", '{"width": 3}', '[{"width": 3}]', '[{"width": 0, "points": [[1, 1]]}]'):
+    for text in ("words", '{"width": 3}', '[{"width": 3}]', '[{"width": 0, "points": [[1, 1]]}]',
+                 '[{"width": Infinity, "points": [[1, 1]]}]', '[{"width": 3, "points": [[1, NaN]]}]',
+                 '[{"width": 3, "points": [[1, 1e300], [2, 2]]}]'):  # fmt: skip
         (tmp_path / "s.json").write_text(text)
         with pytest.raises(ValueError, match="s.json holds no strokes"):
             filled_in(exact_model, levels(), box=None, strokes=str(tmp_path / "s.json"))

@@ -3,6 +3,7 @@
 A hole is (H, W) bool in the picture's own pixels, True where it is drawn.
 """
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -23,6 +24,8 @@ FindHole = Callable[[Upright], np.ndarray | None]
 ALPHA = "alpha"
 _WHITE = 128
 """Grey level from which a mask is white."""
+_FARTHEST = 1e6
+"""Pixels; beyond it numbers are no part of a stroke."""
 
 
 def find_holes(request: EditRequest, masks: Mapping[str, Readable] | None = None) -> FindHole:
@@ -129,6 +132,8 @@ def _stroke(values: Mapping[str, Any]) -> Stroke:
     width, points = float(values["width"]), tuple((float(x), float(y)) for x, y in values["points"])
     if not points or not width > 0:
         raise ValueError(f"width={width:g}, {len(points)} points; use a width above 0 and a point or more")
+    if not all(abs(value) < _FARTHEST for value in (width, *itertools.chain.from_iterable(points))):
+        raise ValueError(f"a stroke goes beyond {_FARTHEST:g} pixels; use numbers of pixels of the picture")
     return Stroke(points, width)
 
 
@@ -139,16 +144,17 @@ def _of_strokes(picture: Upright, strokes: list[Stroke]) -> np.ndarray:
     for stroke in strokes:
         reach = max(stroke.width / 2, 0.5)
         for start, end in zip(stroke.points, stroke.points[1:] or stroke.points, strict=False):
-            rows, columns = (_around(start[axis], end[axis], reach) for axis in (1, 0))
+            rows = _around(start[1], end[1], reach, height)
+            columns = _around(start[0], end[0], reach, width)
             y, x = np.mgrid[rows, columns]
-            place = hole[rows, columns]
-            place |= (_distance(x, y, start, end) <= reach)[: place.shape[0], : place.shape[1]]
+            hole[rows, columns] |= _distance(x, y, start, end) <= reach
     return hole
 
 
-def _around(start: float, end: float, reach: float) -> slice:
-    """Of a coordinate, all that may be so near to the line."""
-    return slice(max(0, math.floor(min(start, end) - reach)), max(0, math.ceil(max(start, end) + reach) + 1))
+def _around(start: float, end: float, reach: float, side: int) -> slice:
+    """Of a coordinate below `side`, all that may be so near to the line."""
+    first = min(side, max(0, math.floor(min(start, end) - reach)))
+    return slice(first, max(first, min(side, math.ceil(max(start, end) + reach) + 1)))
 
 
 def _distance(
