@@ -288,6 +288,15 @@ def test_not_a_number_is_a_failure(unnoise, tmp_path):
     assert code == 1 and complaint.count("\n") == 1 and "not a number" in complaint
 
 
+def test_too_large_for_the_memory_is_one_line(unnoise, models, tmp_path):
+    side = 4_000_000
+    sides = ("--height", side, "--width", side)
+    code, _, complaint = unnoise(
+        "sample", models / "plain.safetensors", "-n1", *FAST, *sides, "--out", tmp_path / "x"
+    )
+    assert code == 1 and complaint.count("\n") == 1 and "not enough memory" in complaint
+
+
 def test_progress_is_shown_on_a_terminal(unnoise, models, tmp_path, monkeypatch):
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     code, _, shown = unnoise("sample", models / "run", "-n", 2, *FAST, "--out", tmp_path)

@@ -87,6 +87,13 @@ def main() -> None:
     except OSError as error:
         _say(f"{error.filename}: {error.strerror}" if error.filename else error)
         sys.exit(FAILED)
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        _say(
+            "not enough memory; use smaller or fewer pictures at a time (--batch-size), or a device with more"
+        )
+        sys.exit(FAILED)
     except KeyboardInterrupt:
         _say("interrupted")
         sys.exit(INTERRUPTED)
@@ -98,6 +105,12 @@ def _ours(error: BaseException) -> bool:
     while trace and trace.tb_next:
         trace = trace.tb_next
     return bool(trace) and str(trace.tb_frame.f_globals.get("__name__", "")).split(".")[0] == "unnoise"
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Python's own error, a GPU's, or that of torch's allocator on the CPU, which has no class of its own."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "can't allocate memory" in str(error)
 
 
 def _say(problem: object) -> None:

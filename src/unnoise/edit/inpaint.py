@@ -53,6 +53,13 @@ def outpaint(
 def _with_margins(edit: Edit, picture: Upright, hole: np.ndarray | None) -> Canvas:
     request = edit.request
     margins = Margins(request.left, request.right, request.top, request.bottom)
+    width, height = picture.image.size
+    width, height = width + margins.left + margins.right, height + margins.top + margins.bottom
+    if width * height > request.max_pixels:
+        raise ValueError(
+            f"{picture.called}: with its margins it has {width}x{height} pixels, more than "
+            f"max_pixels={request.max_pixels:,}; add less, or allow more"
+        )
     return extended(picture, hole, edit.frame, margins)
 
 
