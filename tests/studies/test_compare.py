@@ -1,6 +1,8 @@
 """`unnoise compare` as a user runs it: three models for one time, one page, continuing, refusals."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ from unnoise import gan
 from unnoise.cli.compare import minutes_of
 from unnoise.config.studies import CompareRequest
 from unnoise.studies.contenders import factor, prepare, share_of
+from unnoise.train import loop
+from unnoise.train.gan import GanJob
 
 RECIPES = {
     "pixel": {
@@ -160,28 +164,24 @@ def test_a_budget_without_a_step_is_refused_with_one_that_has(unnoise, ready) ->
 
 def test_a_comparison_that_was_stopped_continues(unnoise, ready, monkeypatch) -> None:
     """Stopped while the GAN learns, after the pixel model: that one is not trained again."""
-    import unnoise.train.gan as training
+    original = loop.take_step
 
-    original = training.GanJob.losses
-
-    def stop(self, network, batch):
-        if batch.step == 3:
-            import os
-            import signal
-
+    def stop(state, *args, **options):
+        if isinstance(state.job, GanJob) and state.step == 3:
             os.kill(os.getpid(), signal.SIGINT)
-        return original(self, network, batch)
+        return original(state, *args, **options)
 
     command = [*COMMAND, "--models", "pixel,gan"]
-    monkeypatch.setattr(training.GanJob, "losses", stop)
+    monkeypatch.setattr(loop, "take_step", stop)  # the loop's own, not that of the steps that are measured
     code, _, complaints = unnoise(*command)
     assert code == 130 and "run the same command to continue" in complaints
-    monkeypatch.setattr(training.GanJob, "losses", original)
-    kept = (ready / "c" / "runs" / "pixel" / "model.safetensors").stat().st_mtime_ns
+    monkeypatch.setattr(loop, "take_step", original)
+    pixel = ready / "c" / "runs" / "pixel"
+    kept = {name: (pixel / name).read_bytes() for name in ("model.safetensors", "metrics.jsonl")}
     code, _, complaints = unnoise(*command)
     assert code == 0, complaints
     assert "continuing at step" in complaints
-    assert kept <= (ready / "c" / "runs" / "pixel" / "model.safetensors").stat().st_mtime_ns
+    assert kept == {name: (pixel / name).read_bytes() for name in kept}
 
 
 def test_budgets_are_read_as_people_write_them() -> None:
