@@ -17,6 +17,10 @@ from unnoise.networks.unet import UNet
 LATENT = dataclasses.replace(SMALL, adagn=False, transformer_depth=2, context_width=24, attention=(1, 2))
 
 
+POOLED = dataclasses.replace(LATENT, pooled_context=True)
+READING = pytest.mark.parametrize("settings", [LATENT, POOLED], ids=["attention", "pooled"])
+
+
 def with_(**changes):
     return dataclasses.replace(LATENT, **changes)
 
@@ -25,8 +29,9 @@ def tokens(count=5, width=24, batch=2):
     return torch.randn(batch, count, width, generator=torch.Generator().manual_seed(3))
 
 
-def test_every_token_counts_and_each_picture_reads_its_own():
-    network, context = randomised(LATENT), tokens()
+@READING
+def test_every_token_counts_and_each_picture_reads_its_own(settings):
+    network, context = randomised(settings), tokens()
     plain = network(pictures(), T, Cond(context=context))
     for token in range(5):
         changed = context.clone()
@@ -35,15 +40,24 @@ def test_every_token_counts_and_each_picture_reads_its_own():
         assert torch.equal(other[0], plain[0]) and (other[1] - plain[1]).abs().max() > 1e-4
 
 
-def test_order_of_tokens_does_not_count():
-    network, context = randomised(LATENT), tokens()
+@READING
+def test_order_of_tokens_does_not_count(settings):
+    network, context = randomised(settings), tokens()
     one, other = (network(pictures(), T, Cond(context=c)) for c in (context, context.flip(1)))
     assert torch.allclose(one, other, atol=1e-5)
 
 
+def test_pooled_tokens_are_heard_where_no_attention_is():
+    network = randomised(with_(pooled_context=True, attention=()))
+    network.middle_block = torch.nn.ModuleList([network.middle_block[0], network.middle_block[2]])
+    one, other = (network(pictures(), T, Cond(context=c)) for c in (tokens(), 2 + tokens().flip(0)))
+    assert (one - other).abs().max() > 1e-3
+
+
+@READING
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_masked_tokens_are_as_if_they_were_not_there(dtype):
-    network, context = randomised(LATENT), tokens()
+def test_masked_tokens_are_as_if_they_were_not_there(settings, dtype):
+    network, context = randomised(settings), tokens()
     network.compute_dtype = dtype
     mask = torch.tensor([[True, True, False, False, False]] * 2)
     short = network(pictures(), T, Cond(context=context[:, :2]))
@@ -156,6 +170,7 @@ def test_wrong_contexts_are_refused():
         ({"transformer_depth": 0}, "nothing reads a context"),
         ({"transformer_depth": -1}, "transformer_depth=-1"),
         ({"context_width": 0}, "context_width=0"),
+        ({"pooled_context": True, "context_width": None}, "no tokens to pool"),
         ({"rescale_residual": True}, "rescale_residual=True"),
         ({"attention_order": "new"}, "attention_order=new"),
         ({"heads": 3}, "does not divide the 64 channels"),

@@ -36,6 +36,9 @@ class UNetSettings:
     0 has self-attention alone."""
     context_width: int | None = None
     """Width of the tokens that the cross-attention reads; None without any."""
+    pooled_context: bool = False
+    """Also add the mean of the tokens to the embedding of t, so that every block hears them, not those with
+    attention alone; as GLIDE does with its last token (arXiv 2112.10741, 2.3). Not latent diffusion's."""
     updown_blocks: bool = False
     """Up- and down-sample inside residual blocks ("BigGAN up/downsample") instead of by convolutions."""
     conv_resample: bool = True

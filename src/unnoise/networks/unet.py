@@ -1,9 +1,10 @@
 """The ADM U-Net with every axis of its ablation (Dhariwal & Nichol 2021, arXiv 2105.05233, section 3).
 
 Parameter names and shapes are those of the published files, so loading them is strict and needs no mapping.
-Three things follow other sources: `rescale_residual` scales attention sums too (Song et al. 2021),
+Four things follow other sources: `rescale_residual` scales attention sums too (Song et al. 2021),
 `concat_level` adds an embedding of the noise of an upsampler's condition (Ho et al. 2021, arXiv 2106.15282),
-and `transformer_depth` makes it the U-Net of Latent Diffusion (Rombach et al. 2022, arXiv 2112.10752).
+`transformer_depth` makes it the U-Net of Latent Diffusion (Rombach et al. 2022, arXiv 2112.10752), and
+`pooled_context` adds the tokens' mean to the embedding of t (after Nichol et al. 2021, arXiv 2112.10741).
 """
 
 from typing import Any
@@ -16,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from unnoise.networks.attention import SelfAttention
 from unnoise.networks.embeddings import timestep_embedding
 from unnoise.networks.inputs import check_context, check_label, check_level, joined
-from unnoise.networks.layers import Conv2d, Linear, residual, zeroed
+from unnoise.networks.layers import Conv2d, LayerNorm, Linear, residual, zeroed
 from unnoise.networks.norm import GroupNorm, best_layout, norm_silu
 from unnoise.networks.settings import UNetSettings
 from unnoise.networks.transformer import SpatialTransformer
@@ -113,6 +114,14 @@ class UNet(nn.Module):
             self.label_emb = nn.Embedding(settings.classes, emb)
         if settings.concat_level:
             self.level_embed = nn.Sequential(Linear(settings.width, emb), nn.SiLU(), Linear(emb, emb))
+        if settings.pooled_context:
+            assert settings.context_width is not None, "_check has seen to it"
+            self.context_embed = nn.Sequential(
+                LayerNorm(settings.context_width),
+                Linear(settings.context_width, emb),
+                nn.SiLU(),
+                Linear(emb, emb),
+            )
         self.input_blocks, kept = encoder_blocks(settings)
         self.middle_block = middle_layers(settings, kept[-1])
         self.output_blocks = _decoder(settings, kept)
@@ -136,6 +145,8 @@ class UNet(nn.Module):
         emb = self.embed(t, *(None, None) if cond is None else (cond.label, cond.level))
         told = (None, None) if cond is None else (cond.context, cond.context_mask)
         check_context(self.settings, *told)
+        if self.settings.pooled_context:
+            emb = emb + self.context_embed(pooled(*told))
         h = joined(self.settings, x, None if cond is None else cond.concat).to(self.compute_dtype or dtype)
         if self.settings.patch > 1:
             h = F.pixel_unshuffle(h, self.settings.patch)
@@ -161,6 +172,14 @@ class UNet(nn.Module):
         if level is not None:
             emb = emb + self.level_embed(timestep_embedding(LEVELS * level, self.settings.width))
         return emb
+
+
+def pooled(context: Tensor, mask: Tensor | None) -> Tensor:
+    """The mean of the tokens (B, L, D), of those that `mask` (B, L) lets count, 0 of none: (B, D) float32."""
+    context = context.float()
+    if mask is None:
+        return context.mean(1)
+    return (context * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 
 
 def apply_block(
@@ -278,6 +297,10 @@ def _check_transformer(settings: UNetSettings) -> None:
         raise ValueError(
             f"transformer_depth={depth}, context_width={width} make no transformer; use 0 or more blocks and "
             "a width of 1 or more, or none"
+        )
+    if settings.pooled_context and width is None:
+        raise ValueError(
+            "pooled_context=True has no tokens to pool; build the network with context_width=..."
         )
     if width is not None and not depth:
         raise ValueError(
