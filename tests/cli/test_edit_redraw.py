@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.cli.test_edit import FAST, names, pixels
-from tests.models import tiny_model
+from tests.models import tiny_model, tiny_upsampler
 from unnoise.cli import main
 from unnoise.config.load import from_dict
 from unnoise.config.requests import EditRequest
@@ -26,6 +26,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("redraw")
     save_model(folder / "grey.safetensors", tiny_model())
     save_model(folder / "rgb.safetensors", tiny_model(channels=3, classes=(), null=False))
+    save_model(folder / "up.safetensors", tiny_upsampler())
     rng = np.random.default_rng(0)
     for name in ("a", "b", "deep/c"):
         hole = np.zeros((8, 8), np.uint8)
@@ -159,6 +160,28 @@ def test_every_verb_draws(unnoise, place, tmp_path):
         assert file.text["consistency"] == "inf dB" and file.size == (8, 8)
 
 
+def test_an_upsampler_is_named_as_the_model(unnoise, place, tmp_path):
+    """It knows its factor, takes what fits it, and says how near its results are when shrunk again."""
+    job = ["upscale", "up.safetensors", "small.png", "-n", 2]
+    code, said, complaint = unnoise(*job, "--out", tmp_path / "own")
+    assert code == 0 and complaint == "" and "2 results drawn" in said
+    small = pixels(place / "small.png").astype(float)
+    for name in ("small-000", "small-001"):
+        large = pixels(tmp_path / f"own/{name}.png")
+        assert large.shape == (8, 8)
+        shrunk = large.reshape(4, 2, 4, 2).mean((1, 3))
+        decibels = 10 * np.log10(255**2 / np.square(shrunk - small).mean())
+        assert f"{name}: consistency {decibels:.1f} dB" in said
+        with Image.open(tmp_path / f"own/{name}.png") as file:
+            assert abs(float(file.text["consistency"].removesuffix(" dB")) - decibels) < 0.01
+    assert unnoise(*job, "--factor", 2, "--out", tmp_path / "same")[0] == 0
+    assert np.array_equal(pixels(tmp_path / "same/small-000.png"), pixels(tmp_path / "own/small-000.png"))
+    code, said, _ = unnoise(
+        "upscale", "up.safetensors", "pictures/a.png", "--fit", "crop", "--out", tmp_path / "c"
+    )
+    assert code == 0 and "4 results drawn" in said
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -177,13 +200,18 @@ def test_every_verb_draws(unnoise, place, tmp_path):
         (["outpaint", "G", "pictures/a.png"], ["left, right, top or bottom"]),
         (["colorize", "G", "pictures/a.png"], ["1 channels", "needs 3"]),
         (["upscale", "G", "small.png"], ["how many with factor"]),
-        (["upscale", "G", "small.png", "--factor", "3"], ["factor=3 does not divide the 8"]),
+        (["upscale", "G", "small.png", "--factor", "3"], ["factor=3 does not divide the 8", "tile"]),
+        (["upscale", "U", "small.png", "--factor", "4"], ["factor=4", "8x8 of 4x4", "leave it out"]),
+        (["upscale", "U", "pictures/a.png"], ["a.png: it is 8x8", "8x8 of 4x4", "crop"]),
+        (["upscale", "U", "small.png", "--fit", "tile"], ["fit=tile", "8x8 of 4x4", "crop or pad"]),
+        (["inpaint", "U", "pictures/a.png", "--box", "1,1,2,2"], ["is an upsampler", "4x4"]),
         (["stroke", "G", "pictures/a.png", "--strength", "1.5"], ["strength=1.5", "0 to 1"]),
         (["stroke", "G", "pictures/a.png", "--prompt", "a hat"], ["prompts", "no such thing"]),
     ],
 )  # fmt: skip
 def test_refusals_write_nothing(unnoise, tmp_path, args, words):
-    args = [{"G": "grey.safetensors", "R": "rgb.safetensors"}.get(arg, arg) for arg in args]
+    files = {"G": "grey.safetensors", "R": "rgb.safetensors", "U": "up.safetensors"}
+    args = [files.get(arg, arg) for arg in args]
     code, said, complaint = unnoise(*args, "--out", tmp_path / "out")
     assert code == 2 and said == "" and "Traceback" not in complaint
     for word in words:

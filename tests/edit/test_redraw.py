@@ -90,6 +90,15 @@ def test_large_pictures_are_enlarged_in_squares():
     assert consistency(small=torch.from_numpy(small), large=batch.pixels[0]) == float("inf")
 
 
+@pytest.mark.parametrize("factor", [3, 5, 12])
+def test_any_factor_in_squares(factor):
+    """Also one that does not divide the model's size, or is beyond it."""
+    model, small = tiny_model(classes=(), null=False), levels(0, 3)
+    (batch,) = upscale(model, [small], request("upscale", factor=factor, fit="tile", steps="3"))
+    assert batch.pixels.shape == (2, 3 * factor, 3 * factor, 1)
+    assert consistency(small=torch.from_numpy(small), large=batch.pixels[0]) == float("inf")
+
+
 def test_upsamplers_are_told_the_small_picture():
     """As `sample` tells them, with the same noise."""
     model, small = tiny_upsampler(), levels(0, 4)
@@ -104,9 +113,10 @@ def test_upsamplers_are_told_the_small_picture():
     plain = sample(noisy, low_res=small[None], clip="none", precision="float32", **options)
     assert (batch.pixels.int() - plain.pixels.int()).abs().max() <= 1
     for bad, words in (
-        ({"factor": 4}, "factor=4: this model makes pictures 2 times larger"),
+        ({"factor": 4}, "factor=4: this model was trained to make 8x8 of 4x4, 2 times larger; leave it out"),
         ({"method": "replace"}, "method=replace: this model is an upsampler"),
-        ({"fit": "tile"}, "its size is fixed"),
+        ({"fit": "tile"}, "fit=tile: this upsampler makes 8x8 of 4x4 and no other size"),
+        ({"fit": "refuse"}, "it is 7x7, and the model makes 8x8 of 4x4, 2 times larger; choose fit crop"),
     ):
         picture = levels(0, 7) if "fit" in bad else small
         with pytest.raises(ValueError, match=words):
@@ -157,7 +167,8 @@ def test_latent_models_draw_over_strokes():
         (upscale, {}, ["say how many with factor"]),
         (upscale, {"factor": 3}, ["factor=3 does not divide the 8", "2, 4"]),
         (upscale, {"factor": 1}, ["factor=1"]),
-        (upscale, {"factor": 4}, ["it is 4x4 and the model draws 2x2"]),
+        (upscale, {"factor": 4}, ["it is 4x4, and the model makes 8x8 of 2x2, 4 times larger"]),
+        (upscale, {"factor": 9, "fit": "tile", "max_pixels": 1000}, ["36x36 pixels", "max_pixels=1,000"]),
         (upscale, {"factor": 2, "box": (1, 1, 1, 1)}, ["box", "inpaint"]),
         (colorize, {"factor": 2}, ["factor=2", "upscale"]),
         (colorize, {"method": "told"}, ["method=told"]),

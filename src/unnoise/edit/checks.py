@@ -70,7 +70,13 @@ def check_request(model: Model, request: EditRequest) -> None:
             "green and blue; name a model of such pictures"
         )
     if request.kind == "upscale":
-        factor_of(model, request)
+        factor = factor_of(model, request)
+        if model.config.low_res and request.fit == "tile":
+            sizes = "{0}x{0} of {1}x{1}".format(model.config.low_res * factor, model.config.low_res)
+            raise ValueError(
+                f"fit=tile: this upsampler makes {sizes} and no other size; use crop or pad, or a model that "
+                "draws without small pictures, for any size"
+            )
     if request.kind in CONSTRAINED:
         _check_method(model, request)
     if request.feather and model.first_stage is None:
@@ -168,16 +174,22 @@ def factor_of(model: Model, request: EditRequest) -> int:
     factor, side, trained = request.factor, model.config.image_size, trained_factor(model)
     if trained is not None:
         if factor not in (None, trained):
+            assert side, "settings are complete"
+            sizes = "{0}x{0} of {1}x{1}".format(side, side // trained)
             raise ValueError(
-                f"factor={factor}: this model makes pictures {trained} times larger; leave it out"
+                f"factor={factor}: this model was trained to make {sizes}, {trained} times larger; leave it "
+                "out, or name a model that draws without small pictures, for any factor"
             )
         return trained
     assert side, "settings are complete"
     if factor is None:
         raise ValueError("upscale makes pictures some times larger; say how many with factor")
-    if side % factor:
+    if side % factor and request.fit != "tile":
         fitting = ", ".join(str(k) for k in range(2, side + 1) if side % k == 0)
-        raise ValueError(f"factor={factor} does not divide the {side} pixels of the model; use {fitting}")
+        raise ValueError(
+            f"factor={factor} does not divide the {side} pixels of the model; use {fitting}, or any with fit "
+            "tile"
+        )
     return factor
 
 

@@ -39,7 +39,7 @@ def upscale(
     """Pictures `factor` times larger, a batch of results each; shrunk again by means of blocks they are the
     picture: to the byte of a model of pixels that was not trained to be told it, nearly of others.
 
-    Refuses at once, draws as it is iterated.
+    model: any, or an upsampler, which is told the picture and knows its factor. Refuses at once, draws as it is iterated.
     """
     return results_of(plan_edit(model, request), UPSCALE, pictures, None, on_step)
 
@@ -54,11 +54,30 @@ def consistency(*, small: Tensor, large: Tensor) -> float:
 def _frame(edit: Edit, picture: Upright, hole: np.ndarray | None) -> Canvas:
     """The small picture in its frame, every pixel of it a block of the large one."""
     factor, frame = factor_of(edit.ready.model, edit.request), edit.frame
+    _check_sides(picture, factor, frame.side, edit.request)
     step = frame.step // math.gcd(frame.step, factor)
-    small = framed(picture, hole, Frame(frame.side // factor, step), edit.request)
+    fits = frame.side % factor == 0
+    side = frame.side // factor if fits else math.ceil(frame.side / (factor * step)) * step
+    small = framed(picture, hole, Frame(side, step), edit.request)
     known = small.known.repeat_interleave(factor, 0).repeat_interleave(factor, 1)
     window = Window(0, 0, factor * small.window.height, factor * small.window.width)
     return Canvas(small.name, small.before, known, window, small=small.known)
+
+
+def _check_sides(picture: Upright, factor: int, side: int, request: EditRequest) -> None:
+    """Refuse a picture that is too small or too large to become `side` pixels, unless it may be fitted."""
+    width, height = picture.image.size
+    if request.fit == "refuse" and (width, height) != (side // factor, side // factor):
+        raise ValueError(
+            "{0}: it is {1}, and the model makes {2}x{2} of {3}x{3}, {4} times larger; choose fit crop "
+            "(resize, cut the middle), pad (repeat its edges) or, without an upsampler, tile (keep its "
+            "size)".format(picture.called, picture.sides, side, side // factor, factor)
+        )
+    if request.fit == "tile" and width * height * factor**2 > request.max_pixels:
+        raise ValueError(
+            f"{picture.called}: {factor} times larger it has {factor * width}x{factor * height} pixels, more "
+            f"than max_pixels={request.max_pixels:,}; use a smaller factor, or allow more"
+        )
 
 
 def _route(edit: Edit) -> FindRoute:

@@ -14,16 +14,17 @@ def upscale(
     pictures: Pictures,
     out: Out,
     factor: Annotated[
-        int | None, typer.Option(help="How many times larger; an upsampler knows its own.")
+        int | None, typer.Option(help="How many times larger; not for an upsampler, which knows.")
     ] = EDIT.factor,
     *,
     way: Way,
     results: Results,
     shared: Shared,
 ) -> None:
-    """Draw the detail of small pictures, with any model, or one that was trained for it: an upsampler.
+    """Draw the detail of small pictures.
 
-    Says how near a result is to its picture once it is shrunk again.
+    MODEL is any model, which then holds what the small picture says, or an upsampler, which is told it. Says
+    how near a result is to its picture once it is shrunk again.
     """
     own = {"kind": "upscale", "factor": factor, **way.fields()}
     for name, decibels in redraw(model, pictures, out, shared, own, results).items():
