@@ -130,7 +130,7 @@ class EditRequest:
     top: int = 0
     bottom: int = 0
     factor: int | None = None
-    """How many times larger upscale makes pictures; None takes what the model, an upsampler, was trained for."""
+    """How many times larger upscale makes pictures; None takes what an upsampler was trained for."""
     method: EditMethod = "auto"
     """How what is known of a picture is kept while the rest is drawn. auto: as the model was trained to be
     told it, else replace, or dps where a model of latents colours or enlarges; told: as trained, and nothing

@@ -39,7 +39,8 @@ def upscale(
     """Pictures `factor` times larger, a batch of results each; shrunk again by means of blocks they are the
     picture: to the byte of a model of pixels that was not trained to be told it, nearly of others.
 
-    model: any, or an upsampler, which is told the picture and knows its factor. Refuses at once, draws as it is iterated.
+    model: any, or an upsampler, which is told the picture and knows its factor. Refuses at once, draws as it
+    is iterated.
     """
     return results_of(plan_edit(model, request), UPSCALE, pictures, None, on_step)
 
