@@ -14,6 +14,7 @@ from unnoise.cli import main
 from unnoise.config.load import from_dict
 from unnoise.config.requests import EditRequest
 from unnoise.edit import interpolate, load_code, vary
+from unnoise.edit.pictures import read_picture
 from unnoise.images import read_request
 from unnoise.model import load_model, save_model
 
@@ -188,6 +189,26 @@ def test_to_noise_and_back_and_on(unnoise, place, tmp_path):
         assert file.n_frames == 4
 
 
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_pictures_of_other_sizes_go_to_noise_and_between(unnoise, place, tmp_path, fit):
+    """As they are fitted; without a word they are refused, and no squares are offered."""
+    tall = np.random.default_rng(3).integers(0, 256, (20, 12), np.uint8)
+    Image.fromarray(tall).save(tmp_path / "tall.png")
+    job = ["invert", "tiny.safetensors", tmp_path / "tall.png", *FAST, "--out", tmp_path / "out"]
+    code, _, complaint = unnoise(*job)
+    assert code == 2 and "12x20" in complaint and "crop" in complaint and "tile" not in complaint
+    code, said, _ = unnoise(*job, "--fit", fit)
+    seen = read_picture(tmp_path / "tall.png", (1, 8, 8), EditRequest(fit=fit)).pixels[..., 0].numpy()
+    back = pixels(tmp_path / "out/tall-back.png")
+    assert code == 0 and back.shape == (8, 8)
+    decibels = 10 * np.log10(255**2 / np.square(back.astype(float) - seen).mean())
+    assert f"tall: PSNR {decibels:.1f} dB" in said
+    job = ["interpolate", "tiny.safetensors", tmp_path / "tall.png", "pictures/a.png", "--frames", 2, *FAST]
+    assert unnoise(*job, "--fit", fit, "--out", tmp_path / "way")[0] == 0
+    end = pixels(tmp_path / "way/000.png").astype(int)
+    assert np.abs(end - back).max() <= 2
+
+
 def test_seeds_and_their_classes(unnoise, place, tmp_path):
     code, said, _ = unnoise(
         "interpolate", "tiny.safetensors", "--seeds", "3,5:2", "--frames", 4, "--label", "sandal", "--label",
@@ -208,6 +229,7 @@ def test_pictures_that_do_not_fit(unnoise, tmp_path):
     assert "it has colour" in unnoise(*job)[2]
     code, _, complaint = unnoise(*job, "--grey")
     assert code == 2 and complaint.count("\n") == 1 and "20x12" in complaint and "8x8" in complaint
+    assert "tile" in complaint
     assert not (tmp_path / "out").exists()
     for fit in ("crop", "pad"):
         code, said, _ = unnoise(*job[:-1], tmp_path / fit, "--grey", "--fit", fit)
@@ -231,6 +253,8 @@ def test_pictures_that_do_not_fit(unnoise, tmp_path):
         (["vary", "M", "pictures", "--set", "strenght=1"], ["strenght", "strength"]),
         (["vary", "M", "pictures", "--set", "frames=3"], ["frames=3", "vary"]),
         (["invert", "M", "pictures", "--sampler", "ddpm"], ["ddpm", "adds noise"]),
+        (["invert", "M", "pictures", "--fit", "tile"], ["fit=tile", "invert", "crop or pad"]),
+        (["interpolate", "M", "pictures", "--fit", "tile"], ["fit=tile", "interpolate", "crop or pad"]),
         (["invert", "M", "tiny.safetensors"], ["holds no inverted picture"]),
         (["interpolate", "M", "pictures/a.png"], ["1 is given"]),
         (["interpolate", "M", "--seeds", "3"], ["1 is given"]),

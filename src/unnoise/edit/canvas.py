@@ -109,7 +109,7 @@ def framed(picture: Upright, hole: np.ndarray | None, frame: Frame, request: Edi
     if request.fit == "tile":
         return extended(picture, hole, frame, Margins())
     try:
-        pixels = torch.from_numpy(np.array(fitted(picture.image, frame.side, request.fit)))
+        pixels = torch.from_numpy(np.array(fitted(picture.image, frame.side, request)))
     except BrokenPicture as error:
         raise ValueError(f"{picture.called}: {error}") from None
     window = Window(0, 0, frame.side, frame.side)

@@ -1,13 +1,12 @@
 """What of an EditRequest belongs together, before a picture is looked at."""
 
 from unnoise.config.requests import EditKind, EditMethod, EditRequest
+from unnoise.edit.pictures import UNTILED
 from unnoise.edit.telling import tells_of_pictures
 from unnoise.model import Model
 
 CONSTRAINED: tuple[EditKind, ...] = ("inpaint", "outpaint", "colorize", "upscale")
 """Kinds that draw all the way from noise, and keep what is known of the picture."""
-PER_PICTURE: tuple[EditKind, ...] = ("vary", "stroke", *CONSTRAINED)
-"""Kinds that make any number of results of each picture, and of nothing else."""
 DECODED: tuple[EditKind, ...] = ("colorize", "upscale")
 """Kinds that know of a latent model's pictures what is no part of its latents."""
 _HOLES: tuple[EditKind, ...] = ("inpaint", "stroke")
@@ -58,6 +57,11 @@ def check_request(model: Model, request: EditRequest) -> None:
         raise ValueError(
             f"fit={request.fit}: outpaint keeps its picture; leave it out, or use tile to draw in "
             "squares of the model's size"
+        )
+    if request.kind in UNTILED and request.fit == "tile":
+        raise ValueError(
+            f"fit=tile: it keeps the size of pictures, and {request.kind} walks all at the model's; use crop "
+            "or pad"
         )
     if request.kind == "interpolate" and request.mix == "x_T" and request.strength != DEFAULTS.strength:
         raise ValueError(

@@ -23,6 +23,9 @@ from unnoise.images import to_images
 Readable = str | Path | bytes | Image.Image | np.ndarray | Tensor
 """A picture: a file or its bytes, Pillow's, or uint8 (H, W) or (H, W, C)."""
 
+UNTILED = ("invert", "interpolate")
+"""Kinds of edit that walk all pictures at the model's size."""
+
 
 @dataclass(frozen=True, eq=False)
 class Picture:
@@ -97,13 +100,10 @@ def read_picture(
     """A picture made (C, H, W) `shape` as the request says. ValueError names it and what is wrong with it."""
     if isinstance(source, Picture):
         return source
-    if request.fit == "tile":
-        raise ValueError(
-            f"fit tile keeps the size of pictures, and {request.kind} needs the model's; use crop or pad"
-        )
+    assert request.fit != "tile", "checked with the request"
     upright_one = read_upright(source, shape[0], request, name)
     try:
-        pixels = fitted(upright_one.image, shape[1], request.fit)
+        pixels = fitted(upright_one.image, shape[1], request)
     except BrokenPicture as error:
         raise ValueError(f"{upright_one.called}: {error}") from None
     return Picture(upright_one.name, torch.from_numpy(np.array(pixels)))
@@ -171,20 +171,21 @@ def _has_colour(image: Image.Image) -> bool:
     return bool((seen[:, :1] != seen[:, 1:3]).any())
 
 
-def fitted(image: Image.Image, size: int, fit: str) -> np.ndarray:
+def fitted(image: Image.Image, size: int, request: EditRequest) -> np.ndarray:
     """The picture as a square of `size`, uint8 (size, size, C); never squeezed: both sides shrink alike.
 
     BrokenPicture where it is no such square and fit is refuse.
     """
     if image.size == (size, size):
         return as_levels(image)
-    if fit == "refuse":
+    if request.fit == "refuse":
         width, height = image.size
+        tile = "" if request.kind in UNTILED else ", tile (keep its size)"
         raise BrokenPicture(
             f"it is {width}x{height} and the model draws {size}x{size}; choose fit crop (resize, cut the "
-            "middle), pad (repeat its edges) or tile (keep its size)"
+            f"middle), pad (repeat its edges){tile}"
         )
-    return center_crop(image, size) if fit == "crop" else padded(image, size)
+    return center_crop(image, size) if request.fit == "crop" else padded(image, size)
 
 
 def as_levels(image: Image.Image) -> np.ndarray:
