@@ -236,12 +236,19 @@ def make_first_stage(config: AutoencoderConfig, info: ModelInfo | None = None) -
 
 
 def save_first_stage(
-    path: Path | str, stage: FirstStage, *, weights: Mapping[str, Tensor] | None = None
+    path: Path | str,
+    stage: FirstStage,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> None:
-    """Write one safetensors file, atomically. `weights` (such as an average) replaces the network's own."""
+    """Write one safetensors file, atomically. `weights` (such as an average) replaces the network's own.
+
+    Weights are stored as `dtype`, None keeping their type; round them first (see rounding).
+    """
     header = {"format": FORMAT, **stage.header}
     state = stage.network.state_dict() if weights is None else weights
-    write_tensors(Path(path), state, {METADATA_KEY: json.dumps(header)})
+    write_tensors(Path(path), state, {METADATA_KEY: json.dumps(header)}, dtype=dtype)
 
 
 def load_first_stage(path: Path | str, device: str | torch.device = "cpu", *, preset: str = "") -> FirstStage:

@@ -158,13 +158,13 @@ def build_gan(settings: GeneratorSettings, info: ModelInfo | None = None) -> Gan
     return GanModel(Generator(settings), info)
 
 
-def save_gan(path: Path | str, model: GanModel) -> None:
-    """Write one safetensors file, atomically."""
+def save_gan(path: Path | str, model: GanModel, *, dtype: torch.dtype | None = None) -> None:
+    """Write one safetensors file, atomically, its weights as `dtype` (None keeps their type)."""
     from unnoise import __version__
 
     info = replace(model.info, version=model.info.version or __version__)
     header = {"format": FORMAT, "kind": KIND, KIND: to_dict(model.settings), "info": to_dict(info)}
-    write_tensors(Path(path), model.network.state_dict(), {METADATA_KEY: json.dumps(header)})
+    write_tensors(Path(path), model.network.state_dict(), {METADATA_KEY: json.dumps(header)}, dtype=dtype)
 
 
 def load_gan(path: Path | str, device: str | torch.device = "cpu") -> GanModel:

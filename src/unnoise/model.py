@@ -182,8 +182,17 @@ def _check_first_stage(config: ModelConfig, first_stage: "FirstStage | None") ->
         )
 
 
-def save_model(path: Path | str, model: Model, *, weights: Mapping[str, Tensor] | None = None) -> None:
-    """Write one safetensors file, atomically. `weights` (such as an average) replaces the network's own."""
+def save_model(
+    path: Path | str,
+    model: Model,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write one safetensors file, atomically. `weights` (such as an average) replaces the network's own.
+
+    Weights are stored as `dtype`, None keeping their type; round them first (see rounding).
+    """
     from unnoise import __version__
 
     state = dict(model.network.state_dict() if weights is None else weights)
@@ -193,7 +202,7 @@ def save_model(path: Path | str, model: Model, *, weights: Mapping[str, Tensor] 
         header["first_stage"] = model.first_stage.header
         inside = model.first_stage.network.state_dict()
         state |= {FIRST_STAGE + key: value for key, value in inside.items()}
-    write_tensors(Path(path), state, {METADATA_KEY: json.dumps(header)})
+    write_tensors(Path(path), state, {METADATA_KEY: json.dumps(header)}, dtype=dtype)
 
 
 def load_model(path: Path | str, device: str | torch.device = "cpu", *, preset: str = "") -> Model:

@@ -93,9 +93,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def put_weights(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Give a network, perhaps on the meta device, its weights; ValueError when they do not fit."""
+    """Give a network, perhaps on the meta device, its weights; ValueError when they do not fit.
+
+    Weights that are stored in another type become the network's own, float32.
+    """
+    own = network.state_dict()
+    state = {key: value.to(own[key].dtype) if key in own else value for key, value in state.items()}
     try:
-        network.load_state_dict(dict(state), strict=True, assign=True)
+        network.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
         raise ValueError(
             f"{path}: weights and settings do not fit: {' '.join(str(error).split())[:300]}"
@@ -104,11 +109,21 @@ def put_weights(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> 
 
 
 def find_model(path: Path) -> Path:
-    """The file of weights that a path means: itself, or that in a run directory or a folder of diffusers'."""
+    """The file of weights that a path means: itself, that in a run directory or a folder of diffusers', or,
+    where nothing of that name is there, the shipped example of that name.
+    """
+    from unnoise import examples
     from unnoise.weights import diffusers
 
     if not path.exists():
-        raise ValueError(f"{path} does not exist; name a model file or a run directory")
+        found = examples.find(str(path))
+        if found is not None:
+            return found
+        shipped = ", ".join(examples.names())
+        raise ValueError(
+            f"{path} does not exist; name a model file or a run directory"
+            + (f", or one that comes with unnoise: {shipped}" if shipped else "")
+        )
     if not path.is_dir():
         return path
     if (path / "model.safetensors").exists():

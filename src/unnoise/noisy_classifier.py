@@ -65,15 +65,22 @@ def build_noisy_classifier(config: NoisyClassifierConfig, info: ModelInfo | None
 
 
 def save_noisy_classifier(
-    path: Path | str, model: NoisyClassifier, *, weights: Mapping[str, Tensor] | None = None
+    path: Path | str,
+    model: NoisyClassifier,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> None:
-    """Write one safetensors file, atomically. `weights` (such as an average) replaces the network's own."""
+    """Write one safetensors file, atomically. `weights` (such as an average) replaces the network's own.
+
+    Weights are stored as `dtype`, None keeping their type; round them first (see rounding).
+    """
     from unnoise import __version__
 
     info = replace(model.info, version=model.info.version or __version__)
     header = {"format": FORMAT, "kind": KIND, KIND: to_dict(model.config), "info": to_dict(info)}
     state = model.network.state_dict() if weights is None else weights
-    write_tensors(Path(path), state, {METADATA_KEY: json.dumps(header)})
+    write_tensors(Path(path), state, {METADATA_KEY: json.dumps(header)}, dtype=dtype)
 
 
 def load_noisy_classifier(

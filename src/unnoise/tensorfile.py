@@ -21,17 +21,27 @@ NAMES = {
 }  # fmt: skip
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file, atomically, holding one tensor's copy at most besides `tensors`."""
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    *,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a safetensors file, atomically, holding one tensor's copy at most besides `tensors`.
+
+    Floating-point tensors are stored as `dtype`; None keeps their types.
+    """
+    types = {key: _stored(value, dtype) for key, value in tensors.items()}
     # The widest types first, so that every tensor starts at a multiple of its own.
-    keys = sorted(tensors, key=lambda key: (-tensors[key].element_size(), key))
+    keys = sorted(tensors, key=lambda key: (-types[key].itemsize, key))
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     start = 0
     for key in keys:
         value = tensors[key]
-        end = start + value.numel() * value.element_size()
+        end = start + value.numel() * types[key].itemsize
         header[key] = {
-            "dtype": NAMES[value.dtype],
+            "dtype": NAMES[types[key]],
             "shape": list(value.shape),
             "data_offsets": [start, end],
         }
@@ -41,8 +51,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     with flushed_aside(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for key in keys:
-            value = tensors[key].detach().to("cpu").contiguous()
+            value = tensors[key].detach().to("cpu", types[key]).contiguous()
             file.write(value.reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _stored(value: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    return dtype if dtype is not None and value.is_floating_point() else value.dtype
 
 
 @contextlib.contextmanager

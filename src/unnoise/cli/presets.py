@@ -13,7 +13,11 @@ def register(app: typer.Typer) -> None:
 def presets(
     name: Annotated[str | None, typer.Argument(help="Show this preset's settings as YAML.")] = None,
 ) -> None:
-    """List the named recipes, or print one as a YAML file to start from."""
+    """List the named recipes, or print one as a YAML file to start from.
+
+    Those with a star come trained, too: sample, evaluate, sweep, edit and the rest take their names.
+    """
+    from unnoise import examples
     from unnoise.config.resolve import settings_yaml
     from unnoise.presets.load import load_preset, preset_summaries
 
@@ -24,5 +28,6 @@ def presets(
         return
     summaries = preset_summaries()
     width = max(map(len, summaries))
+    shipped = examples.names()
     for key, summary in summaries.items():
-        typer.echo(f"{key:<{width}}  {summary}")
+        typer.echo(f"{'*' if key in shipped else ' '} {key:<{width}}  {summary}")
