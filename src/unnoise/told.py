@@ -49,6 +49,8 @@ WAYS = {
 """What is told -> how a request gives it, where not by pictures."""
 HOLES = {"grey": 0.0, "black": -1.0}
 """What a hole is filled with -> its value."""
+BESIDE = ("layout", "map")
+"""What lies beside a picture."""
 SEEN = (*OF_PICTURES, "map")
 """What can be shown as a picture."""
 
@@ -99,22 +101,30 @@ class Teller:
         Holes, and how pictures are worn, are drawn for the places, numbers of the pictures.
         """
         found: dict[str, Tensor] = {}
+        if any(each.what in BESIDE for each in self.told):
+            assert aside is not None, "settings are resolved on data with boxes and maps"
+            found |= self.raw_beside(aside)
         for each in self.told:
             if each.what == "text":
                 assert batch.caption is not None, "settings are resolved on data with captions"
                 found |= self.words(batch.caption)
-            elif each.what == "layout":
-                assert aside is not None, "settings are resolved on data with boxes"
-                found["layout"] = self._layout(each).encode(aside.boxes, aside.kinds)[0]
-            elif each.what == "map":
-                assert aside is not None and aside.levels is not None, "as above, with maps"
-                found["map"] = aside.levels
             elif each.what == "inpaint":
                 height, width = batch.pixels.shape[1:3]
                 found[HOLE] = draw_masks(each.holes, height, width, seed=seed, places=places)
             elif each.what == "low_res" and each.degradation == "worn":
                 images = to_images(batch.pixels)
                 found[SMALL] = worn(images, images.shape[2] // each.factor, seed=seed, places=places)
+        return found
+
+    def raw_beside(self, aside: Aside) -> dict[str, Tensor]:
+        """What boxes and maps say."""
+        found: dict[str, Tensor] = {}
+        for each in self.told:
+            if each.what == "layout":
+                found["layout"] = self._layout(each).encode(aside.boxes, aside.kinds)[0]
+            elif each.what == "map":
+                assert aside.levels is not None, "there are maps beside the pictures"
+                found["map"] = aside.levels
         return found
 
     def _layout(self, told: ToldConfig) -> LayoutTokens:
@@ -203,7 +213,10 @@ class Telling:
     @property
     def files(self) -> dict[str, str]:
         """What is in the pictures counts, not where they lie (see `Plan.files`)."""
-        return {} if self.given is None else {"given": self.given.fingerprint}
+        if self.given is None:
+            return {}
+        beside = "" if self.beside is None else f" {self.beside.fingerprint}"
+        return {"given": self.given.fingerprint + beside}
 
     def words(self, ids: Sequence[int]) -> list[str]:
         """What the pictures `ids` are told in words; "" for none."""
@@ -217,6 +230,10 @@ class Telling:
         """Parts of the condition of the pictures `ids`, on a device."""
         raw, images = self._raw(ids, device)
         return self.teller.parts(raw, images)
+
+    def raw_beside(self, ids: Sequence[int]) -> dict[str, Tensor]:
+        """Of the raw data of the pictures `ids` what their boxes and maps say."""
+        return {} if self.beside is None else self.teller.raw_beside(self.beside.of(self._chosen(ids)))
 
     def shown(self, ids: Sequence[int], device: torch.device) -> Tensor | None:
         """What of it can be seen: (B, C, H, W) in [-1, 1], None for words and classes alone."""
@@ -255,28 +272,40 @@ def open_telling(teller: Teller, request: GenerateRequest) -> Telling | None:
             raise ValueError(f"{name}={value!r}: this model is told no such thing; leave it out")
     if not told:
         return None
-    if "layout" in told and not teller.box_classes:
+    given, beside = open_given(teller, request)
+    by_number = isinstance(teller.tokenizer, TokenIds)
+    if by_number:
+        teller.words(request.prompts)  # refuses what are no numbers
+    worded = bool(request.prompts or (given is not None and given.captions and not by_number))
+    there = dict.fromkeys(OF_PICTURES, given is not None) | {"text": worded} | there_beside(beside)
+    refuse_lack(teller, there)
+    return Telling(teller, request.prompts, given, beside, request.seed)
+
+
+def there_beside(beside: Beside | None) -> dict[str, bool]:
+    """What lies beside pictures -> whether it does."""
+    if beside is None:
+        return dict.fromkeys(BESIDE, False)
+    return {"layout": beside.layout is not None, "map": bool(beside.maps)}
+
+
+def refuse_lack(teller: Teller, there: Mapping[str, bool]) -> None:
+    """ValueError where not all is there that a model is told."""
+    missing = [each.what for each in teller.told if not there[each.what]]
+    if missing:
+        ways = [WAYS.get(each, "pictures with --given") for each in missing]
+        raise ValueError(f"this model is told more than noise; give it {', '.join(dict.fromkeys(ways))}")
+
+
+def open_given(teller: Teller, request: GenerateRequest) -> tuple[Dataset | None, Beside | None]:
+    """The pictures that a request names to be told of, and what lies beside them; None for none."""
+    if any(each.what == "layout" for each in teller.told) and not teller.box_classes:
         raise ValueError(
             "this model reads boxes as tokens that its file does not explain, so none can be given here; in "
             "Python, give its network a Condition with the part layout"
         )
-    given, beside = _open_given(teller, request) if request.given else (None, None)
-    by_number = isinstance(teller.tokenizer, TokenIds)
-    if by_number:
-        teller.words(request.prompts)  # refuses what are no numbers
-    there = {
-        "text": request.prompts or (given is not None and given.captions and not by_number),
-        "layout": beside is not None and beside.layout is not None,
-        "map": beside is not None and beside.maps,
-    }
-    missing = [each for each in told if not there.get(each, given)]
-    if missing:
-        ways = [WAYS.get(each, "pictures with --given") for each in missing]
-        raise ValueError(f"this model is told more than noise; give it {', '.join(dict.fromkeys(ways))}")
-    return Telling(teller, request.prompts, given, beside, request.seed)
-
-
-def _open_given(teller: Teller, request: GenerateRequest) -> tuple[Dataset, Beside | None]:
+    if not request.given:
+        return None, None
     config = teller.config
     maps = [_channels(each) for each in teller.told if each.what == "map"]
     settings = DataConfig(

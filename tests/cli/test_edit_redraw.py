@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.cli.test_edit import FAST, names, pixels
+from tests.edit.test_told_models import told_model
 from tests.models import tiny_model, tiny_upsampler
 from unnoise.cli import main
 from unnoise.config.load import from_dict
@@ -158,6 +159,27 @@ def test_every_verb_draws(unnoise, place, tmp_path):
     assert "0 results drawn" in said and "small-001: consistency inf dB" in said
     with Image.open(tmp_path / "detail/small-000.png") as file:
         assert file.text["consistency"] == "inf dB" and file.size == (8, 8)
+
+
+def test_maps_of_the_pictures(unnoise, tmp_path):
+    """Each picture is told the map of its name; a result is made again alone; other maps are another job."""
+    save_model(tmp_path / "model.safetensors", told_model("map"))
+    rng = np.random.default_rng(1)
+    for name in ("a", "b"):
+        for kind, levels in (("in", rng.integers(0, 256, (8, 8, 3))), ("maps", rng.integers(0, 3, (8, 8)))):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            Image.fromarray(levels.astype(np.uint8)).save(tmp_path / kind / f"{name}.png")
+    told = ["--given", tmp_path / "in", "--maps", tmp_path / "maps", "--box", "1,1,5,6", "-n", 1]
+    job = ["inpaint", tmp_path / "model.safetensors", tmp_path / "in", *told, "--out", tmp_path / "out"]
+    code, said, complaint = unnoise(*job)
+    assert code == 0 and complaint == "" and "2 results drawn" in said
+    inside = from_dict(EditRequest, read_request(tmp_path / "out/b-000.png"))
+    (batch,) = inpaint(load_model(tmp_path / "model.safetensors"), [tmp_path / "in/b.png"], inside)
+    made = pixels(tmp_path / "out/b-000.png").astype(int)
+    assert np.abs(batch.pixels[0].numpy() - made).max() <= 1
+    (tmp_path / "maps/a.png").write_bytes((tmp_path / "maps/b.png").read_bytes())
+    code, _, complaint = unnoise(*job)
+    assert code == 2 and "given:" in complaint and "another request" in complaint
 
 
 def test_an_upsampler_is_named_as_the_model(unnoise, place, tmp_path):

@@ -101,7 +101,8 @@ def seed_of(text: str) -> tuple[int, int]:
 def find_ends(edit: Edit, given: Sequence[Picture | Code], on_step: OnStep | None = None) -> list[End]:
     """The ends where they are joined: pictures inverted for x_T."""
     request, ends = edit.request, []
-    told = edit.told(len(given) + len(request.seeds))
+    names = [end.name for end in given] + [f"seed {text}" for text in request.seeds]
+    told = edit.told(names)
     own = [SeededNoise(request.generate.seed, [k]) for k in range(len(given))]
     codes = _codes(edit, given, told, on_step) if request.mix == "x_T" else {}
     for k, end in enumerate(given):

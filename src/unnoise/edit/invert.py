@@ -91,7 +91,7 @@ def invert(
     """
     edit = plan_edit(model, request)
     known = [read_picture(picture, edit.picture, edit.request) for picture in pictures]
-    return inversions(edit, zip(known, edit.told(len(known)), strict=True), on_step)
+    return inversions(edit, zip(known, edit.told([each.name for each in known]), strict=True), on_step)
 
 
 def inversions(
@@ -143,7 +143,7 @@ def draw_codes(
     known = list(codes)
     for code in known:
         check_code(edit, code)
-    return drawn(edit, list(zip(known, edit.told(len(known)), strict=True)), on_step)
+    return drawn(edit, list(zip(known, edit.told([each.name for each in known]), strict=True)), on_step)
 
 
 def drawn(

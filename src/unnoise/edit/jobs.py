@@ -41,7 +41,7 @@ def redraw_files(folder: Folder, paths: Sequence[Path]) -> dict[str, float]:
     way, ids = WAYS[edit.request.kind], list(edit.ready.ids)
     find_hole = find_holes(edit.request)
     usable = folder.usable(
-        named, edit.told(len(named)), lambda path, name: read_canvas(edit, way, path, find_hole, name)
+        named, edit.told(list(named)), lambda path, name: read_canvas(edit, way, path, find_hole, name)
     )
     folder.claim(paths, [_result(folder, name, k) for name in named for k in ids])
     folder.on_begin(len(named) * len(ids))
@@ -103,7 +103,7 @@ def invert_files(folder: Folder, paths: Sequence[Path]) -> dict[str, RoundTrip]:
     """
     edit, named = folder.edit, find_pictures(paths)
     edit.refuse_noise("from there no picture comes back")
-    told = dict(zip(named, edit.told(len(named)), strict=True))
+    told = dict(zip(named, edit.told(list(named)), strict=True))
     pictures = {name: path for name, path in named.items() if path.suffix != CODE}
     codes = _load_codes(folder, {name: path for name, path in named.items() if path.suffix == CODE})
     usable = folder.pictures(pictures, [told[name] for name in pictures])

@@ -121,7 +121,6 @@ def read_upright(source: Readable | Picture, channels: int, request: EditRequest
         raise ValueError(f"no file holds pictures of {channels} channels, such as this model's; use 1 to 4")
     decoding = Decoding(channels, _colour(request.background), request.max_pixels)
     called = str(source) if isinstance(source, str | Path) else name or "the picture"
-    own = Path(source).stem if isinstance(source, str | Path) else "picture"
     try:
         with quiet(), _opened(source, request.max_pixels) as opened_one:
             image = in_srgb(opened_one)
@@ -134,7 +133,14 @@ def read_upright(source: Readable | Picture, channels: int, request: EditRequest
             f"{called}: it has colour and the model draws in grey; option grey takes it without its colours"
         )
     clear = np.asarray(whole)[..., 3] < 255
-    return Upright(name or own, called, kept, clear if clear.any() else None)
+    return Upright(name or own_name(source), called, kept, clear if clear.any() else None)
+
+
+def own_name(source: Readable | Picture) -> str:
+    """What a picture is called where nothing else says it: as its file without the ending."""
+    if isinstance(source, Picture):
+        return source.name
+    return Path(source).stem if isinstance(source, str | Path) else "picture"
 
 
 def _colour(text: str) -> tuple[int, int, int]:

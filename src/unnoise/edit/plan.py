@@ -12,7 +12,7 @@ from unnoise.distributed import choose_device
 from unnoise.edit.canvas import Frame
 from unnoise.edit.checks import check_request, check_steps
 from unnoise.edit.palette import Palette, read_palette
-from unnoise.edit.telling import Told, open_telling, words_of
+from unnoise.edit.telling import Told, open_telling, places_of, words_of
 from unnoise.images import ImageBatch, to_pixels
 from unnoise.low_res import LowRes, SmallPictures
 from unnoise.model import Model
@@ -91,12 +91,14 @@ class Edit:
         """The entry of the grid that `strength` takes pictures to: -1 leaves them, S - 1 is the noisiest."""
         return entry(self.ready, self.request.strength)
 
-    def told(self, count: int) -> list[Told]:
-        """The classes of `count` pictures, and words."""
-        words = words_of(self.request, self.ready.telling, count)
-        return [Told(label, text) for label, text in zip(self._labels(count), words, strict=True)]
+    def told(self, names: Sequence[str]) -> list[Told]:
+        """The classes of the pictures of these names, words, and whose boxes and maps."""
+        places = places_of(self.request, self.ready.telling, names)
+        words = words_of(self.request, self.ready.telling, places)
+        return list(map(Told, self.labels(len(names)), words, places))
 
-    def _labels(self, count: int) -> list[int | None]:
+    def labels(self, count: int) -> list[int | None]:
+        """The classes of so many pictures."""
         wanted = self.request.generate.labels
         if len(wanted) > 1 and len(wanted) != count:
             raise ValueError(
@@ -150,7 +152,7 @@ def plan_edit(model: Model, request: EditRequest) -> Edit:
     palette = read_palette(request.palette, request) if request.palette else None
     edit = Edit(request, _diffusion_plan(model, request.generate, low_res=small, telling=telling), palette)
     check_steps(request, edit.ready.steps)
-    edit.told(max(1, len(request.generate.labels), len(request.generate.prompts)))  # refuses at once
+    edit.labels(max(1, len(request.generate.labels)))  # refuses at once
     return edit
 
 
@@ -204,4 +206,6 @@ def _without_a_class(ready: Plan) -> int | None:
 def _guided_by_more(ready: Plan) -> bool:
     """Whether guidance has something besides a class to lead towards."""
     telling = ready.telling
-    return telling is not None and bool(telling.prompts or telling.teller.needs_pictures())
+    if telling is None:
+        return False
+    return bool(telling.prompts or telling.given or telling.teller.needs_pictures())

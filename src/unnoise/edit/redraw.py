@@ -14,7 +14,7 @@ from unnoise.diffusion.noise import SeededNoise
 from unnoise.edit.canvas import Canvas, framed
 from unnoise.edit.descent import FindRoute, Start, descend
 from unnoise.edit.holes import FindHole, find_holes
-from unnoise.edit.pictures import Picture, Readable, Upright, read_upright
+from unnoise.edit.pictures import Picture, Readable, Upright, own_name, read_upright
 from unnoise.edit.plan import Edit
 from unnoise.edit.telling import Told
 from unnoise.generate import OnStep
@@ -83,7 +83,20 @@ def read_canvas(
 ) -> Canvas:
     """A picture ready to be drawn on. ValueError names it and what is wrong with it."""
     picture = read_upright(source, edit.picture[0], edit.request, name)
-    return way.frame(edit, picture, find_hole(picture))
+    canvas = way.frame(edit, picture, find_hole(picture))
+    _check_told(edit, picture, canvas)
+    return canvas
+
+
+def _check_told(edit: Edit, picture: Upright, canvas: Canvas) -> None:
+    """Refuse a result of another size than that which boxes and maps are of."""
+    telling, side, window = edit.ready.telling, edit.picture[1], canvas.window
+    if telling is None or telling.given is None or (window.height, window.width) == (side, side):
+        return
+    raise ValueError(
+        f"{picture.called}: its result is {window.width}x{window.height}, and boxes and maps tell this model "
+        f"of {side}x{side}; make the result that large"
+    )
 
 
 def results_of(
@@ -101,7 +114,7 @@ def results_of(
         for k, source in enumerate(sources)
     ]
     ids = tuple(edit.ready.ids)
-    told = edit.told(len(canvases))
+    told = edit.told([own_name(source) for source in sources])
     jobs = [Job(canvas, each, ids) for canvas, each in zip(canvases, told, strict=True)]
     return _grouped(edit, redrawn(edit, way, jobs, on_step), ids)
 

@@ -1,5 +1,6 @@
 """What a network is told while a picture is edited: its class, words, and what the picture itself says."""
 
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,18 @@ from unnoise.generate import encoded, enlarging
 from unnoise.images import to_images
 from unnoise.model import Model
 from unnoise.planning import Plan
-from unnoise.told import HOLE, SMALL, Teller, Telling
+from unnoise.token_ids import TokenIds
+from unnoise.told import (
+    BESIDE,
+    HOLE,
+    OF_PICTURES,
+    SMALL,
+    Teller,
+    Telling,
+    open_given,
+    refuse_lack,
+    there_beside,
+)
 
 SERVES = {"inpaint": ("inpaint", "outpaint"), "grey": ("colorize",), "low_res": ("upscale",)}
 """What a model is told of pictures -> the kinds of edit that tell it."""
@@ -26,6 +38,8 @@ class Told:
 
     label: int | None = None
     words: str = ""
+    place: int = 0
+    """Of the given pictures the one whose boxes and map it is told."""
 
 
 def open_telling(model: Model, request: EditRequest) -> Telling | None:
@@ -36,20 +50,39 @@ def open_telling(model: Model, request: EditRequest) -> Telling | None:
     drawn = request.generate
     teller = model.teller_with(drawn.text_encoder)
     told = [each.what for each in teller.told]
-    if drawn.given or drawn.given_boxes or drawn.given_maps:
-        raise ValueError("given pictures tell `sample` what to draw; an edit tells of its own pictures")
+    beside = any(what in BESIDE for what in told)
+    given = drawn.given or drawn.given_boxes or drawn.given_maps
+    if given and not beside:
+        raise ValueError(
+            f"given={given!r}: it is for models that are told boxes or maps, and an edit tells of its own "
+            "pictures; leave it out"
+        )
     if not told:
         return None
     for what in told:
         kinds = SERVES.get(what, ())
-        if what != "text" and request.kind not in kinds:
-            use = f"it is for edit {' and '.join(kinds)}" if kinds else "no edit has such a thing to tell"
-            raise ValueError(f"this model is told {what} to draw, and {request.kind} has none: {use}")
+        if what in OF_PICTURES and request.kind not in kinds:
+            raise ValueError(
+                f"this model is told {what} to draw, and {request.kind} has none: it is for edit "
+                f"{' and '.join(kinds)}"
+            )
+    if beside and request.fit not in ("refuse", "crop"):
+        raise ValueError(
+            f"fit={request.fit}: this model is told boxes or maps, which are cut as in training; use crop"
+        )
     if drawn.prompts and "text" not in told:
         raise ValueError(f"prompts={list(drawn.prompts)!r}: this model is told no words; leave them out")
-    if "text" in told and not drawn.prompts and not _left_out(teller, "text"):
+    telling = Telling(teller, drawn.prompts, *open_given(teller, drawn), drawn.seed)
+    refuse_lack(teller, dict.fromkeys((*OF_PICTURES, "text"), True) | there_beside(telling.beside))
+    if "text" in told and not (drawn.prompts or _captioned(telling) or _left_out(teller, "text")):
         raise ValueError("this model always was told words; give it some with prompt")
-    return Telling(teller, drawn.prompts, None, None, drawn.seed)
+    return telling
+
+
+def _captioned(telling: Telling) -> bool:
+    """Whether the given pictures have words."""
+    given = telling.given
+    return given is not None and bool(given.captions) and not isinstance(telling.teller.tokenizer, TokenIds)
 
 
 def tells_of_pictures(model: Model, kind: str) -> bool:
@@ -63,16 +96,34 @@ def _left_out(teller: Teller, what: str) -> bool:
     return any(each.what == what and each.dropout > 0 for each in teller.told)
 
 
-def words_of(request: EditRequest, telling: Telling | None, count: int) -> list[str]:
-    """The words told of `count` pictures, "" for none."""
-    prompts = request.generate.prompts
+def places_of(request: EditRequest, telling: Telling | None, names: Sequence[str]) -> list[int]:
+    """Which of the given pictures is of each picture: the only one, or that of its name."""
+    if telling is None or telling.given is None or len(telling.given) == 1:
+        return [0] * len(names)
+    files = [telling.given.name_of(k) for k in range(len(telling.given))]
+    found = {posixpath.splitext(name)[0]: k for k, name in enumerate(files)}
+    found |= {name: k for k, name in enumerate(files)}
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ValueError(
+            f"given={request.generate.given}: none of {len(files)} pictures is called {missing[0]}; give one "
+            "for all pictures, or one of the name of each"
+        )
+    return [found[name] for name in names]
+
+
+def words_of(request: EditRequest, telling: Telling | None, places: Sequence[int]) -> list[str]:
+    """The words told of pictures, "" for none: those of the request, else of the given pictures."""
+    prompts, count = request.generate.prompts, len(places)
     if len(prompts) > 1 and len(prompts) != count:
         raise ValueError(
             f"{len(prompts)} prompts for {count} {'picture' if count == 1 else 'pictures'}; "
             "give one for all of them, or one each"
         )
-    if telling is None or not prompts:
+    if telling is None or not (prompts or _captioned(telling)):
         return [""] * count
+    if not prompts:
+        return telling.words(places)
     return list(prompts) if len(prompts) > 1 else [prompts[0]] * count
 
 
@@ -90,7 +141,9 @@ def condition(
         return encoded(ready, cond)
     teller = ready.telling.teller
     what = {each.what for each in teller.told}
-    raw = teller.words([each.words for each in told]) if "text" in what else {}
+    raw = ready.telling.raw_beside([each.place for each in told])
+    if "text" in what:
+        raw |= teller.words([each.words for each in told])
     images: Tensor | None = None
     if teller.needs_pictures():
         images = torch.cat([each.images for each in canvases]).to(ready.device)

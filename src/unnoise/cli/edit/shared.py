@@ -101,6 +101,17 @@ class Shared:
     text_encoder: Annotated[
         str, typer.Option(help="Folder of the model's frozen text encoder, where it lies elsewhere now.")
     ] = DRAWN.text_encoder
+    given: Annotated[
+        str,
+        typer.Option(
+            help="For a model that is told boxes or maps: a folder of pictures that have some, one for all "
+            "or one of the name of each."
+        ),
+    ] = DRAWN.given
+    boxes: Annotated[str, typer.Option(help="Their boxes: a json in COCO's form.")] = DRAWN.given_boxes
+    maps: Annotated[str, typer.Option(help="Their semantic maps: a folder of PNGs of the same names.")] = (
+        DRAWN.given_maps
+    )
     sampler: Annotated[str, typer.Option(help="As of `sample`.")] = DRAWN.sampler
     steps: Annotated[str, typer.Option(help="Of the whole way from noise, as of `sample`.")] = DRAWN.steps
     eta: Annotated[float, typer.Option(help="Noise of the samplers that can do without, as of `sample`.")] = (
@@ -148,8 +159,20 @@ class Shared:
 
     def request(self, own: dict[str, Any], drawn: dict[str, Any]) -> dict[str, Any]:
         """An EditRequest as plain data: these options, a verb's own, and its own of how it draws."""
-        same = ("text_encoder", "sampler", "steps", "eta", "guidance", "classifier", "scale", "seed", "patch")
+        same = (
+            "text_encoder",
+            "given",
+            "sampler",
+            "steps",
+            "eta",
+            "guidance",
+            "classifier",
+            "scale",
+            "seed",
+            "patch",
+        )
         generate = {name: getattr(self, name) for name in (*same, "batch_size", "exact", "precision")}
+        generate |= {"given_boxes": self.boxes, "given_maps": self.maps}
         generate |= {"labels": self.label or [], "prompts": self.prompt or [], **drawn}
         shared = {"fit": self.fit, "grey": self.grey, "background": self.background}
         return {**shared, **own, "generate": generate}
