@@ -10,16 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from tests.goldens import recipe_state_dict
+from unnoise.config.model import ModelConfig, ToldConfig
+from unnoise.config.schema import TrainConfig
 from unnoise.diffusion.schedule import make_betas
 from unnoise.modelfile import layout
 from unnoise.networks.autoencoder import build_first_stage
 from unnoise.networks.build import build_network
 from unnoise.networks.conditioners import build_conditioner
 from unnoise.networks.first_stage_settings import FirstStageSettings
-from unnoise.presets import Preset, load_preset
+from unnoise.presets import Preset, load, load_preset
+from unnoise.presets.load import Expect
 from unnoise.weights import compvis
 from unnoise.weights.compvis import AVERAGE, ENCODER, FIRST_STAGE, NETWORK
-from unnoise.weights.latent_models import LatentModel
 
 
 def built(build: Any, settings: Any) -> nn.Module:
@@ -37,13 +39,36 @@ def stage_preset(settings: FirstStageSettings, size: int) -> Preset:
     return replace(like, name="tiny", config=replace(like.config, autoencoder=autoencoder), expect=expect)
 
 
-def publish(monkeypatch: pytest.MonkeyPatch, models: Iterable[LatentModel], stage: Preset) -> None:
+def latent_preset(
+    name: str,
+    model: ModelConfig,
+    size: int,
+    *,
+    told: Mapping[str, int] | None = None,
+    classes: int = 0,
+    label_dropout: float = 0.0,
+    scale: float | None = 1.0,
+) -> Preset:
+    """A preset of a published model that draws the latents of `stage_preset`.
+
+    model: without what follows from the data; told: what it is told -> its channels or tokens.
+    """
+    expect = Expect(
+        size=size, channels=3, classes=classes, parameters=0, layout="", first_stage="tiny", scale=scale,
+        told=dict(told or {}),
+    )  # fmt: skip
+    config = TrainConfig(model=model, label_dropout=label_dropout)
+    return Preset(name=name, summary="", source="", licence="MIT", config=config, expect=expect)
+
+
+def publish(monkeypatch: pytest.MonkeyPatch, models: Iterable[Preset], stage: Preset) -> None:
     """Have these be all the published models, with this first stage."""
-    known = {
-        model.name: replace(model, layout=layout(built(build_network, model.network)), first_stage=stage.name)
-        for model in models
-    }
-    monkeypatch.setattr(compvis, "latent_models", lambda: known)
+    monkeypatch.setattr(load, "load_preset", lambda name: {stage.name: stage}[name])
+    known = {}
+    for model in models:
+        network = built(build_network, model.published().model.network)
+        known[model.name] = replace(model, expect=replace(model.expect, layout=layout(network)))
+    monkeypatch.setattr(compvis, "latent_presets", lambda: known)
     monkeypatch.setattr(compvis, "load_preset", lambda name: {stage.name: stage}[name])
     monkeypatch.setattr(compvis, "preset_names", lambda: [stage.name])
 
@@ -54,10 +79,18 @@ def stage_state(stage: Preset) -> dict[str, Tensor]:
     return _random(built(build_first_stage, stage.config.autoencoder.network), 1)
 
 
-def checkpoint(model: LatentModel, stage: Preset) -> dict[str, Any]:
+def encoder_of(model: Preset) -> nn.Module | None:
+    """What reads what a published model is told; None where it has no weights."""
+    told: tuple[ToldConfig, ...] = model.published().model.told
+    network = built(build_conditioner, told[0].encoder) if told else None
+    return network if network is not None and list(network.parameters()) else None
+
+
+def checkpoint(preset: Preset, stage: Preset) -> dict[str, Any]:
     """What Lightning writes for a model: random weights, an average of its own, a schedule, a loss."""
+    model, reader = preset.published().model, encoder_of(preset)
     network, average = (_random(built(build_network, model.network), seed) for seed in (2, 3))
-    encoder = _random(built(build_conditioner, model.encoder), 4) if model.encoder else {}
+    encoder = _random(reader, 4) if reader else {}
     s = model.schedule
     state = {
         **{NETWORK + key: value for key, value in network.items()},
@@ -68,7 +101,7 @@ def checkpoint(model: LatentModel, stage: Preset) -> dict[str, Any]:
         "model_ema.num_updates": torch.tensor(3),
         "betas": make_betas(s.name, s.steps, start=s.beta_start, end=s.beta_end).float(),
     }
-    if model.scale is None:
+    if preset.expect.scale is None:
         state["scale_factor"] = torch.tensor(0.7)
     return {"epoch": 3, "global_step": 500, "state_dict": state}
 

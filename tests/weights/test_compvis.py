@@ -13,15 +13,14 @@ from torch import Tensor, nn
 from tests.goldens import directory, manifest
 from tests.networks.test_conditioners import conditioner_settings_of
 from tests.networks.unets import ldm_settings_of
+from tests.weights.latents import encoder_of
 from unnoise.diffusion.schedule import make_betas
 from unnoise.modelfile import layout
 from unnoise.networks.autoencoder import build_first_stage
 from unnoise.networks.build import build_network
-from unnoise.networks.conditioners import build_conditioner
 from unnoise.networks.settings import UNetSettings
-from unnoise.presets import load_preset
+from unnoise.presets import latent_presets, load_preset
 from unnoise.weights.compvis import AVERAGE, ENCODER, FIRST_STAGE, NETWORK, load, recognise, split
-from unnoise.weights.latent_models import latent_models
 
 GROUP = "ldm_published_shapes.json.gz"
 
@@ -59,10 +58,11 @@ def test_published_unets_and_encoders_are_the_originals(name: str) -> None:
     settings = ldm_settings_of(spec["unet"]["params"])
     network = built(build_network, settings)
     check(network, spec["unet"])
-    known = [model for model in latent_models().values() if model.layout == layout(network)]
-    assert known, "no entry"
+    known = [preset for preset in latent_presets().values() if preset.expect.layout == layout(network)]
+    assert known, "no preset"
     encoder = spec["cond_stage"]
-    for model in known:
+    for preset in known:
+        model = preset.published().model
         assert computed(model.network) == computed(settings)
         schedule = spec["schedule"]
         assert (model.schedule.beta_start, model.schedule.beta_end, model.schedule.steps) == (
@@ -70,14 +70,15 @@ def test_published_unets_and_encoders_are_the_originals(name: str) -> None:
             schedule["linear_end"],
             schedule["timesteps"],
         )
-        assert model.scale == (None if spec["scale_by_std"] else spec["scale_factor"])
-        stage = load_preset(model.first_stage).expect
+        assert preset.expect.scale == (None if spec["scale_by_std"] else spec["scale_factor"])
+        assert preset.config.objective.error == spec["loss_type"]
+        stage = load_preset(preset.expect.first_stage).expect
         assert stage is not None and stage.parameters == spec["first_stage"]["n_params"]
         if not isinstance(encoder, dict) or not encoder["n_params"]:
-            assert model.encoder is None
+            assert encoder_of(preset) is None
             continue
-        assert model.encoder == conditioner_settings_of(encoder["params"])
-        check(built(build_conditioner, model.encoder), encoder)
+        assert model.told[0].encoder == conditioner_settings_of(encoder["params"])
+        check(encoder_of(preset), encoder)
 
 
 def computed(settings: UNetSettings) -> UNetSettings:
@@ -86,27 +87,18 @@ def computed(settings: UNetSettings) -> UNetSettings:
     return dataclasses.replace(settings, heads=heads, checkpoint=False)
 
 
-@pytest.mark.parametrize("name", latent_models())
-def test_networks_are_what_entries_say(name: str) -> None:
-    model = latent_models()[name]
-    network = built(build_network, model.network)
-    assert layout(network) == model.layout
-    assert sum(p.numel() for p in network.parameters()) == model.parameters
-    if model.encoder is not None and model.network.context_width is not None:
-        assert model.encoder.width == model.network.context_width
-
-
 def checkpoint(name: str, *, average: bool = True) -> dict[str, Tensor]:
     """A state dict as CompVis's files of a published model have it, without memory."""
-    model = latent_models()[name]
-    stage = load_preset(model.first_stage).config.autoencoder
+    preset = latent_presets()[name]
+    model, encoder = preset.published().model, encoder_of(preset)
+    stage = load_preset(preset.expect.first_stage).config.autoencoder
     assert stage is not None
     state = {}
     network = built(build_network, model.network).state_dict()
     for prefix, part in (
         (NETWORK, network),
         (FIRST_STAGE, built(build_first_stage, stage.network).state_dict()),
-        (ENCODER, built(build_conditioner, model.encoder).state_dict() if model.encoder else {}),
+        (ENCODER, encoder.state_dict() if encoder else {}),
     ):
         state |= {prefix + key: value for key, value in part.items()}
     if average:
@@ -114,25 +106,25 @@ def checkpoint(name: str, *, average: bool = True) -> dict[str, Tensor]:
         state |= {"model_ema.decay": torch.tensor(0.9999), "model_ema.num_updates": torch.tensor(3)}
     s = model.schedule
     state["betas"] = make_betas(s.name, s.steps, start=s.beta_start, end=s.beta_end).float()
-    if model.scale is None:
+    if preset.expect.scale is None:
         state["scale_factor"] = torch.tensor(0.7)
     state[FIRST_STAGE + "loss.logvar"] = torch.zeros(())
     return state
 
 
-@pytest.mark.parametrize("name", latent_models())
+@pytest.mark.parametrize("name", latent_presets())
 def test_every_published_checkpoint_is_recognised(name: str) -> None:
-    model, state = latent_models()[name], checkpoint(name)
+    preset, state = latent_presets()[name], checkpoint(name)
     found = recognise(split(state, Path("model.ckpt")), Path("model.ckpt"), name=name)
-    assert (found.name, found.network, found.encoder) == (name, model.network, model.encoder)
-    assert (found.told, found.schedule, found.averaged) == (model.told, model.schedule, True)
-    assert found.scale == pytest.approx(model.scale or 0.7)
-    for settings, build, part in (
-        (found.network, build_network, found.network_state),
-        (found.first_stage, build_first_stage, found.first_stage_state),
-        *([(found.encoder, build_conditioner, found.encoder_state)] if found.encoder else []),
+    assert (found.name, found.config, found.averaged) == (name, preset.published().model, True)
+    assert found.scale == pytest.approx(preset.expect.scale or 0.7)
+    encoder = encoder_of(preset)
+    for network, part in (
+        (built(build_network, found.config.network), found.network_state),
+        (built(build_first_stage, found.first_stage), found.first_stage_state),
+        *([(encoder, found.encoder_state)] if encoder else []),
     ):
-        built(build, settings).load_state_dict(part, strict=True, assign=True)
+        network.load_state_dict(part, strict=True, assign=True)
     plain = split(checkpoint(name, average=False), Path("model.ckpt"))
     assert not plain.averaged and plain.network.keys() == found.network_state.keys()
 

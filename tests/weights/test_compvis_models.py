@@ -11,9 +11,9 @@ from PIL import Image
 
 import unnoise
 from tests.networks.first_stages import TINY_KL, TINY_VQ
-from tests.weights.latents import checkpoint, publish, saved, stage_preset, stage_state
+from tests.weights.latents import checkpoint, latent_preset, publish, saved, stage_preset, stage_state
 from tests.weights.test_compvis import checkpoint as full_size
-from unnoise.config.model import ScheduleConfig
+from unnoise.config.model import ModelConfig, ScheduleConfig, ToldConfig
 from unnoise.config.requests import GenerateRequest
 from unnoise.data.masks import masked
 from unnoise.diffusion.condition import Condition
@@ -29,47 +29,47 @@ from unnoise.networks.conditioner_settings import (
 from unnoise.networks.settings import UNetSettings
 from unnoise.noisy_classifier import load_noisy_classifier
 from unnoise.planning import plan
+from unnoise.presets import Preset, latent_presets
 from unnoise.told import HOLE
 from unnoise.weights import compvis_models
 from unnoise.weights.compvis import AVERAGE, ENCODER, NETWORK
-from unnoise.weights.latent_models import LatentModel, latent_models
 
 STAGE = stage_preset(TINY_VQ, 16)
 TEXT = TextEncoderSettings(width=16, depth=1, vocabulary=200, length=6, heads=1, head_channels=16)
-ENCODERS: dict[str, ConditionerSettings | None] = {
-    "class": ClassEmbedderSettings(width=16, classes=5),
+LAID = SpatialRescalerSettings(stages=0, out_channels=None)
+ENCODERS: dict[str, ConditionerSettings] = {
+    "class": ClassEmbedderSettings(width=16),
     "text": TEXT,
     "layout": TEXT,
-    "map": SpatialRescalerSettings(in_channels=4, out_channels=3, stages=2),
-    "inpaint": None,
-    "low_res": None,
+    "map": SpatialRescalerSettings(out_channels=3, stages=2),
+    "inpaint": LAID,
+    "low_res": LAID,
 }
-BESIDE = {"map": 3, "inpaint": 4, "low_res": 3}
-"""Channels beside the latents."""
+COUNTED = {"text": 200, "layout": 200, "map": 4, "inpaint": 4, "low_res": 3}
+"""What is told -> its channels or tokens."""
 
 
-def entry(told: Any = None, *, guided: bool = False, scale: float | None = 0.5) -> LatentModel:
+def entry(told: Any = None, *, guided: bool = False, scale: float | None = 0.5) -> Preset:
     """A tiny model that counts as published."""
-    reads = told in ("class", "text", "layout")
-    return LatentModel(
-        name=f"tiny-{told}",
-        summary="",
-        licence="MIT",
-        weights="",
-        parameters=0,
-        layout="",
+    reads, dropout = told in ("class", "text", "layout"), 0.1 * guided
+    encoders = (
+        (ToldConfig(what=told, encoder=ENCODERS[told], dropout=dropout, degradation="worn", hole="black"),)
+        if told
+        else ()
+    )
+    model = ModelConfig(
         network=UNetSettings(
-            in_channels=3 + BESIDE.get(told, 0), out_channels=3, width=32, depth=1, channel_mult=(1, 2),
-            attention=(2,), head_channels=32, adagn=False, transformer_depth=int(reads),
-            context_width=16 if reads else None,
+            width=32, depth=1, channel_mult=(1, 2), attention=(2,), head_channels=32, adagn=False,
+            transformer_depth=int(reads), context_width=16 if reads else None,
         ),
-        first_stage="",
+        variance="fixed_small",
         schedule=ScheduleConfig(name="scaled_linear", beta_start=0.0015, beta_end=0.0195),
-        scale=scale,
-        told=told,
-        encoder=ENCODERS.get(told),
-        guided=guided,
+        told=encoders,
     )  # fmt: skip
+    classes = (4 if guided else 5) if told == "class" else 0
+    return latent_preset(
+        f"tiny-{told}", model, 16, told=COUNTED, classes=classes, label_dropout=dropout, scale=scale
+    )
 
 
 @pytest.fixture
@@ -84,22 +84,25 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return write
 
 
-@pytest.mark.parametrize("name", latent_models())
+@pytest.mark.parametrize("name", latent_presets())
 def test_every_published_model_becomes_one_of_ours(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FirstStage, "hash", "0" * 16)  # weights are without memory here
-    known = latent_models()[name]
+    known = latent_presets()[name]
     state = full_size(name)
     model = compvis_models.read(state, Path("model.ckpt"), name=name)
     assert isinstance(model, Model) and model.first_stage is not None and model.config.latent is not None
-    assert model.info.preset == name and model.first_stage.info.preset == known.first_stage
-    assert model.first_stage.scale == (pytest.approx(known.scale or 0.7),)
+    assert model.info.preset == name and model.first_stage.info.preset == known.expect.first_stage
+    assert model.first_stage.scale == (pytest.approx(known.expect.scale or 0.7),)
     assert (model.config.predicts, model.config.variance) == ("eps", "fixed_small")
-    assert [each.what for each in model.config.told] == [known.told] * (known.told is not None)
-    assert isinstance(model.network, Conditioned) == (known.told is not None)
+    assert model.config == replace(
+        known.published().model, latent=replace(model.config.latent, first_stage="0" * 16)
+    )
+    assert isinstance(model.network, Conditioned) == bool(known.config.model.told)
     channels, height, width = model.config.shape
-    assert (channels, height, width) == (known.network.out_channels, *[256 // model.config.latent.factor] * 2)
+    sides = [known.expect.size // model.config.latent.factor] * 2
+    assert (channels, height, width) == (model.config.network.out_channels, *sides)
     assert model.null_label == (1000 if name == "ldm-imagenet-256-v2" else None)
-    if known.told == "class":
+    if known.expect.classes:
         assert len(model.class_names) == 1000
 
 

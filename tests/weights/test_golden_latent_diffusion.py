@@ -14,8 +14,8 @@ from tests.networks.test_ldm_unet_golden import kind
 from tests.networks.test_unet_ddpm import is_block
 from tests.networks.unets import ldm_settings_of
 from tests.test_tiles import is_patchwise
-from tests.weights.latents import publish, saved, stage_preset
-from unnoise.config.model import ScheduleConfig
+from tests.weights.latents import latent_preset, publish, saved, stage_preset
+from unnoise.config.model import ModelConfig, ScheduleConfig, ToldConfig
 from unnoise.diffusion.condition import Condition
 from unnoise.diffusion.guidance import classifier_free
 from unnoise.diffusion.noise import RecordedNoise
@@ -26,7 +26,6 @@ from unnoise.diffusion.spacing import grid
 from unnoise.diffusion.walk import run
 from unnoise.images import to_pixels
 from unnoise.model import Model, load_model
-from unnoise.weights.latent_models import LatentModel
 
 WALK = re.compile(r"DDIM (\d+) steps eta ([\d.]+) with guidance ([\d.]+)")
 KNOWN = {
@@ -49,23 +48,15 @@ def loaded(case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
         beta_start=settings["linear_start"],
         beta_end=settings["linear_end"],
     )
-    entry = LatentModel(
-        name="whole",
-        summary="",
-        licence="MIT",
-        weights="",
-        parameters=0,
-        layout="",
-        network=ldm_settings_of(settings["unet"]),
-        first_stage="",
-        schedule=schedule,
-        scale=settings["scale_factor"],
-        told="class",
-        encoder=conditioner_settings_of(settings["cond_stage"]),
-    )
     arguments = settings["first_stage"]["params"]
     size = arguments["ddconfig"]["resolution"]
-    publish(monkeypatch, [entry], stage_preset(first_stage_settings_of(arguments), size))
+    stage = stage_preset(first_stage_settings_of(arguments), size)
+    encoder = conditioner_settings_of(settings["cond_stage"])
+    told = (ToldConfig(what="class", encoder=encoder, dropout=0.0),)
+    network = ldm_settings_of(settings["unet"])
+    model = ModelConfig(network=network, variance="fixed_small", schedule=schedule, told=told)
+    scale = settings["scale_factor"]
+    publish(monkeypatch, [latent_preset("whole", model, size, classes=encoder.classes, scale=scale)], stage)
     state = {key: value for key, value in case.state_dict().items() if key not in case.spec["left_as_built"]}
     state["betas"] = make_betas(
         schedule.name, schedule.steps, start=schedule.beta_start, end=schedule.beta_end

@@ -21,7 +21,7 @@ from unnoise.model import Model, build_model, load_model
 from unnoise.networks.build import build_network
 from unnoise.networks.encoder_unet import EncoderUNet
 from unnoise.noisy_classifier import load_noisy_classifier
-from unnoise.presets import load_preset, preset_names
+from unnoise.presets import Preset, latent_presets, load_preset, preset_names
 from unnoise.weights import published
 
 
@@ -30,6 +30,10 @@ def network_of(name: str) -> nn.Module:
     if config.noisy_classifier is not None:
         return EncoderUNet(config.noisy_classifier.network)
     return build_network(config.model.network)
+
+
+def is_of_latents(preset: Preset) -> bool:
+    return preset.config.kind == "autoencoder" or preset.name in latent_presets()
 
 
 def random_state(name: str) -> dict[str, Tensor]:
@@ -83,11 +87,9 @@ def test_a_name_that_says_nothing_needs_a_preset(tmp_path: Path) -> None:
 
 
 PUBLISHED = [
-    name
-    for name in preset_names()
-    if load_preset(name).weights and load_preset(name).config.kind != "autoencoder"
+    name for name in preset_names() if load_preset(name).weights and not is_of_latents(load_preset(name))
 ]
-"""First stages are files of another family."""
+"""First stages, and models of their latents, are files of another family."""
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -143,6 +145,8 @@ def test_an_architecture_of_ones_own_is_described_by_a_yaml_file(tmp_path: Path)
     assert loaded.config == model.config and loaded.config.channels == 1
     assert "do not fit" in refusal(load_model, tmp_path / "own.pt", preset="adm-tiny")
     assert "unknown preset adm-tini" in refusal(load_model, tmp_path / "own.pt", preset="adm-tini")
+    complaint = refusal(load_model, tmp_path / "own.pt", preset="ldm-ffhq-256")
+    assert "is no checkpoint of latent-diffusion, as --preset ldm-ffhq-256 says" in complaint
 
 
 def test_a_noisy_classifier_is_one(tmp_path: Path) -> None:

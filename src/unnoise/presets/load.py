@@ -2,12 +2,13 @@
 
 import functools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from unnoise.config.load import Assignment, from_dict, nearest, override, parse_yaml
+from unnoise.config.model import LatentConfig
 from unnoise.config.resolve import resolve
 from unnoise.config.schema import TrainConfig
 
@@ -24,6 +25,12 @@ class Expect:
     parameters: int
     layout: str
     """First 16 hex digits of the SHA-256 of the sorted "key shape" lines of its state dict."""
+    first_stage: str = ""
+    """Preset whose latents it draws, the numbers here then being of its U-Net alone; "" for pictures."""
+    scale: float | None = 1.0
+    """Factor of those latents; None where it is in the published file."""
+    told: dict[str, int] = field(default_factory=dict)
+    """What it is told -> its channels, or how many different tokens or classes there are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +59,18 @@ class Preset:
         """The complete settings, on the data that `expect` describes."""
         if self.expect is None:
             raise ValueError(f"preset {self.name} does not say what data it is for; train it on your own")
-        expect = self.expect
-        return resolve(self.config, size=expect.size, channels=expect.channels, classes=expect.classes)
+        expect, config = self.expect, self.config
+        if expect.first_stage:
+            stage = load_preset(expect.first_stage).config.autoencoder
+            assert stage is not None, "it names a first stage"
+            network = stage.network
+            latent = LatentConfig(
+                channels=network.latent_channels, factor=network.size_factor, first_stage=""
+            )
+            config = replace(config, model=replace(config.model, latent=latent))
+        return resolve(
+            config, size=expect.size, channels=expect.channels, classes=expect.classes, told=expect.told
+        )
 
 
 @functools.cache
@@ -74,6 +91,12 @@ def preset_names() -> list[str]:
 def preset_summaries() -> dict[str, str]:
     """One line about each preset."""
     return {name: entry["summary"] for name, entry in _entries().items()}
+
+
+def latent_presets() -> dict[str, Preset]:
+    """The published models of latents, by name."""
+    names = [name for name, entry in _entries().items() if "first_stage" in entry.get("expect", {})]
+    return {name: load_preset(name) for name in names}
 
 
 def load_preset(name: str, assignments: Iterable[Assignment] = ()) -> Preset:

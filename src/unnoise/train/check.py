@@ -2,6 +2,7 @@
 
 import math
 
+from unnoise.config.model import ModelConfig
 from unnoise.config.schema import (
     AutoencoderConfig,
     ClassifierConfig,
@@ -11,6 +12,8 @@ from unnoise.config.schema import (
     OptimizerConfig,
     TrainConfig,
 )
+from unnoise.networks.conditioner_settings import SpatialRescalerSettings
+from unnoise.networks.settings import UNetSettings
 from unnoise.train.evaluation import LEAST
 
 
@@ -67,6 +70,7 @@ def check(config: TrainConfig, *, processes: int) -> None:
         )
     if config.kind == "diffusion":
         _check_objective(config)
+        _check_context(config.model)
     if config.classifier is not None:
         _check_classifier(config.classifier)
     if config.noisy_classifier is not None:
@@ -89,6 +93,16 @@ def check(config: TrainConfig, *, processes: int) -> None:
         raise ValueError(
             f"sample_steps={config.sample_steps} does not fit the {config.model.schedule.steps} steps of the "
             f"schedule; use 1..{config.model.schedule.steps}"
+        )
+
+
+def _check_context(config: ModelConfig) -> None:
+    """Refuse a network that reads tokens where nothing makes any."""
+    width = config.network.context_width if isinstance(config.network, UNetSettings) else None
+    if width and all(isinstance(each.encoder, SpatialRescalerSettings) for each in config.told):
+        raise ValueError(
+            f"model.network.context_width={width} reads tokens, and nothing in model.told makes any; add an "
+            "encoder of another kind than spatial, or leave context_width and transformer_depth out"
         )
 
 

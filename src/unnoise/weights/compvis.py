@@ -12,15 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unnoise.config.model import ScheduleConfig, Told
+from unnoise.config.model import ModelConfig, ScheduleConfig
+from unnoise.config.resolve import null_label
 from unnoise.config.schema import AutoencoderConfig
 from unnoise.diffusion.schedule import make_betas
 from unnoise.modelfile import layout_of
-from unnoise.networks.conditioner_settings import ConditionerSettings
 from unnoise.networks.first_stage_settings import FirstStageSettings
-from unnoise.networks.settings import UNetSettings
-from unnoise.presets import Preset, load_preset, preset_names
-from unnoise.weights.latent_models import SOURCE, LatentModel, latent_models
+from unnoise.presets import Preset, latent_presets, load_preset, preset_names
 from unnoise.weights.torchfile import read_checkpoint
 
 NETWORK, FIRST_STAGE, ENCODER = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
@@ -48,22 +46,20 @@ class LatentCheckpoint:
     """Everything of a published latent diffusion model, recognised; weights stay in the file until read."""
 
     name: str
-    """Of the published model; "" where several are alike."""
-    source: str
+    """Of its preset; "" where several are alike."""
     licence: str
-    network: UNetSettings
+    config: ModelConfig
+    """Complete but for the hash of the first stage."""
+    null_label: int | None
+    """The class that stands for "no class"."""
     network_state: State
     first_stage_name: str
     """Of its preset."""
     autoencoder: AutoencoderConfig
     """What the first stage was trained by."""
     first_stage_state: State
-    told: Told | None
-    guided: bool
-    """It also learned to draw without being told."""
-    encoder: ConditionerSettings | None
     encoder_state: State
-    schedule: ScheduleConfig
+    """Empty for models whose encoder learned nothing."""
     scale: float
     averaged: bool
 
@@ -120,36 +116,38 @@ def split(state: Mapping[str, Tensor], path: Path) -> Parts:
 
 def recognise(parts: Parts, path: Path, *, name: str = "") -> LatentCheckpoint:
     """The published model whose U-Net has these keys and shapes, with the parts that it has."""
-    wanted, known = layout_of(parts.network), latent_models()
+    wanted, known = layout_of(parts.network), latent_presets()
     if name and name not in known:
         raise ValueError(f"{name!r} is no published latent model; use one of {', '.join(known)}")
-    fitting = [model for model in known.values() if model.layout == wanted and name in ("", model.name)]
+    fitting = [
+        preset
+        for preset in known.values()
+        if preset.expect and preset.expect.layout == wanted and name in ("", preset.name)
+    ]
     if not fitting:
         raise ValueError(
             f"{path}: its U-Net of {len(parts.network)} weights fits "
             + (f"not {name}" if name else "no published latent model")
             + f"; use the checkpoint of one of {', '.join(known)}"
         )
-    model = fitting[0]
-    _check_schedule(parts, model, path)
-    scale = parts.scale if parts.scale is not None else model.scale
+    preset, config = fitting[0], fitting[0].published()
+    expect = preset.expect
+    assert expect is not None
+    _check_schedule(parts, preset.name, config.model.schedule, path)
+    scale = parts.scale if parts.scale is not None else expect.scale
     if scale is None:
         raise ValueError(f"{path} lacks scale_factor, the scale of its latents; download or copy it again")
     return LatentCheckpoint(
         # Alike in all that is here: the pictures that they learned are not.
-        name=model.name if len(fitting) == 1 else "",
-        source=SOURCE,
-        licence=model.licence,
-        network=model.network,
+        name=preset.name if len(fitting) == 1 else "",
+        licence=preset.licence,
+        config=config.model,
+        null_label=null_label(config),
         network_state=parts.network,
-        first_stage_name=model.first_stage,
-        autoencoder=_first_stage(parts, model, path),
+        first_stage_name=expect.first_stage,
+        autoencoder=_first_stage(parts, preset.name, expect.first_stage, path),
         first_stage_state=parts.first_stage,
-        told=model.told,
-        guided=model.guided,
-        encoder=model.encoder,
         encoder_state=parts.encoder,
-        schedule=model.schedule,
         scale=scale,
         averaged=parts.averaged,
     )
@@ -182,26 +180,25 @@ def _under(prefix: str, state: Mapping[str, Tensor]) -> State:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
-def _first_stage(parts: Parts, model: LatentModel, path: Path) -> AutoencoderConfig:
-    """The settings of the model's first stage, whose keys and shapes the file must have."""
-    preset = load_preset(model.first_stage)
+def _first_stage(parts: Parts, name: str, stage: str, path: Path) -> AutoencoderConfig:
+    """The settings of the first stage of model `name`, whose keys and shapes the file must have."""
+    preset = load_preset(stage)
     assert preset.expect is not None and preset.config.autoencoder is not None
     if layout_of(parts.first_stage) != preset.expect.layout:
         raise ValueError(
-            f"{path}: its first stage of {len(parts.first_stage)} weights is not {model.first_stage}, that "
-            f"of {model.name}; download or copy it again"
+            f"{path}: its first stage of {len(parts.first_stage)} weights is not {stage}, that of {name}; "
+            "download or copy it again"
         )
     return preset.config.autoencoder
 
 
-def _check_schedule(parts: Parts, model: LatentModel, path: Path) -> None:
+def _check_schedule(parts: Parts, name: str, s: ScheduleConfig, path: Path) -> None:
     if parts.betas is None:
         return
-    s = model.schedule
     betas = make_betas(s.name, s.steps, start=s.beta_start, end=s.beta_end)
     there = parts.betas.double()
     if there.shape != betas.shape or not torch.allclose(there, betas, rtol=1e-5, atol=0):
         raise ValueError(
             f"{path}: its {len(there)} betas, {there[0]:.6g} to {there[-1]:.6g}, are not those of "
-            f"{model.name} ({s.beta_start} to {s.beta_end}): it is another model of the same shapes"
+            f"{name} ({s.beta_start} to {s.beta_end}): it is another model of the same shapes"
         )

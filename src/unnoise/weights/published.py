@@ -49,8 +49,7 @@ def refuse_preset(path: Path, preset: str) -> None:
 def load(path: Path, *, preset: str = "") -> Model | NoisyClassifier | FirstStage:
     """What a .pt or .ckpt file holds: a model, a noisy classifier, a first stage; on the CPU, ready to use.
 
-    preset: name of a preset or of a published latent model, or path of a YAML file, that says what the
-    network is; "" recognises it. The
+    preset: name of a preset, or path of a YAML file, that says what the network is; "" recognises it. The
     weights stay in the file until they are read (memory-mapped): keep it as it is meanwhile. ValueError for a
     file that is damaged, holds code or other than tensors, or that no preset fits.
     """
@@ -85,6 +84,7 @@ def recognise(state: Mapping[str, Tensor], path: Path) -> tuple[TrainConfig, Mod
         p
         for p in map(load_preset, preset_names())
         if p.expect and p.expect.layout == wanted and p.config.kind != "autoencoder"
+        if not p.expect.first_stage  # their files have it, and are read by `compvis_models`
     ]
     if not fitting:
         raise ValueError(
@@ -117,6 +117,11 @@ def _chosen(state: Mapping[str, Tensor], path: Path, name: str) -> tuple[TrainCo
         config, info = read_config(TrainConfig, Path(name)), ModelInfo()
     else:
         preset = load_preset(name)
+        if preset.expect is not None and preset.expect.first_stage:
+            raise ValueError(
+                f"{path} is no checkpoint of latent-diffusion, as --preset {name} says; name one with its "
+                "U-Net, first stage and encoder, or another preset"
+            )
         config, info = preset.config, ModelInfo(preset=name, licence=preset.licence)
     size, channels, classes = None, None, None
     with contextlib.suppress(KeyError):
