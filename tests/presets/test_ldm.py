@@ -180,6 +180,6 @@ def test_nothing_here_finds_neighbours(program: Any, place: Path, tmp_path: Path
 
 def test_presets_prints_recipes_to_start_from(program: Any) -> None:
     code, listed, _ = program("presets")
-    assert code == 0 and all(f"\n{name} " in listed for name in latent_presets())
+    assert code == 0 and all(f" {name} " in listed for name in latent_presets())
     code, printed, _ = program("presets", "ldm-lsun-church-256")
     assert code == 0 and "FID 4.02" in printed and "beta_end: 0.0155" in printed
