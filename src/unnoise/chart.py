@@ -150,7 +150,7 @@ def _frame(chart: Chart, across: _Axis, up: _Axis) -> list[str]:
     """Grid lines, marks and the names of the axes."""
     left, right, bottom, top = across.begin, across.end, up.begin, up.end
     parts = []
-    for y, label in up.ticks(",.4g"):
+    for y, label in up.ticks(",.6g"):
         parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
     named = [(across(k), name) for k, name in enumerate(chart.x_names)]

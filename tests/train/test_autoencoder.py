@@ -18,7 +18,7 @@ from unnoise.train.adversary import Adversary
 from unnoise.train.autoencoder import AutoencoderJob
 from unnoise.train.codebook import CodeUse
 from unnoise.train.perceptual import choose, open_perceptual
-from unnoise.train.report import read_log
+from unnoise.train.report import read_log, report_run
 
 SETTINGS: dict[str, Any] = {
     "kind": "autoencoder",
@@ -70,6 +70,18 @@ def test_a_run_leaves_a_first_stage_and_its_readings(changes, tmp_path: Path) ->
     assert ("codebook/usage" in last) == ("validation/codebook/usage" in seen) == bool(changes)
     assert list((tmp_path / "run" / "samples").glob("step-*.png"))
     assert any("unnoise-small" in getattr(event, "text", "") for event in events)
+    page = report_run(tmp_path / "run", result).read_text()
+    for words in (
+        "dB",
+        "features[unnoise-small]",
+        "FD[unnoise-small]",
+        "Health",
+        "Adaptive weight",
+        "margin",
+    ):
+        assert words in page, words
+    assert ("Perplexity" in page) == ("Share of the codes" in page) == bool(changes)
+    assert ("Log variance" in page) != bool(changes) and "nothing recorded" not in page
 
 
 @KINDS

@@ -1,7 +1,7 @@
 """The report of a run: what was trained on what, its loss, its pictures, its time, in one HTML file."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from unnoise.chart import Chart, Curve
 from unnoise.config.resolve import settings_yaml
 from unnoise.config.schema import TrainConfig
 from unnoise.modelfile import write_atomically
-from unnoise.train import gan_report, noisy_report
+from unnoise.train import autoencoder_report, gan_report, noisy_report
 from unnoise.train.evaluation import PREFIX
 from unnoise.train.events import TrainResult
 from unnoise.train.run import stored_config
@@ -30,6 +30,16 @@ CHARTS = (
     (("precision", "recall"), "share", "Precision and recall of the same pictures: higher is better"),
 )
 """Families of metrics that share a chart, its axis, its caption."""
+
+WHOLE = {"gan": "generator", "autoencoder": "loss"}
+"""Kind of training -> name of its whole loss, where that is no mean over t."""
+SIGNED = {
+    "gan": "a game's losses have no goal.",
+    "autoencoder": "a negative log-likelihood, which falls below 0 where its variance is learned.",
+}
+"""Kind of training whose loss may be negative -> what to say of it."""
+QUARTERS = "the 1st quarter of t is nearly clean."
+"""What to say of the others."""
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
@@ -56,7 +66,7 @@ def report_run(run: Path, result: TrainResult) -> Path | None:
     if config.kind == "noisy_classifier":
         heading, caption = noisy_report.HEADING, noisy_report.CAPTION
     if config.kind == "autoencoder":
-        heading, caption = "Reconstructions", "Held-out pictures, each beside what the average makes of it."
+        heading, caption = autoencoder_report.HEADING, autoencoder_report.CAPTION
     if config.kind == "gan":
         heading, caption = gan_report.HEADING, gan_report.CAPTION
     return write_report(
@@ -73,6 +83,7 @@ def report_run(run: Path, result: TrainResult) -> Path | None:
             html.section(heading, html.picture(grids[-1].read_bytes(), caption)),
             *(noisy_report.sections(run, read_log(run)) if config.kind == "noisy_classifier" else ()),
             *(gan_report.sections(read_log(run)) if config.kind == "gan" else ()),
+            *(autoencoder_report.sections(config.autoencoder, read_log(run)) if config.autoencoder else ()),
         ],
         command=f"unnoise train {run / 'config.yaml'} --out ANOTHER",
     )
@@ -114,37 +125,14 @@ def write_report(
 
     command: what repeats the run.
     """
-    everything = read_log(run)
-    log = [line for line in everything if "loss" in line]
-    steps = [line["step"] for line in log]
-    whole = "generator" if config.kind == "gan" else "all t"
-    curves = {whole: (steps, [line["loss"] for line in log])}
-    for quarter, name in enumerate(("1st quarter of t", "2nd", "3rd", "4th")):
-        key = f"loss/q{quarter}"
-        with_quarter = [line for line in log if key in line]
-        if with_quarter:
-            curves[name] = ([line["step"] for line in with_quarter], [line[key] for line in with_quarter])
+    log = read_log(run)
     text = html.page(
         title,
         f"A run of unnoise {__version__}, in {run}.",
         html.facts(facts),
         *sections,
-        evaluation_section(everything),
-        html.section(
-            "Loss",
-            html.line_chart(
-                curves,
-                x_label="step",
-                y_label="loss",
-                log_y=config.kind != "gan",
-                caption="Means over the steps between two points; "
-                + (
-                    "a game's losses have no goal."
-                    if config.kind == "gan"
-                    else "the 1st quarter of t is nearly clean."
-                ),
-            ),
-        ),
+        evaluation_section(log),
+        html.section("Loss", html.figure(_loss(config, log))),
         *closing,
         html.section(
             "Settings",
@@ -156,3 +144,25 @@ def write_report(
     path = run / "report.html"
     write_atomically(path, text.encode())
     return path
+
+
+def _loss(config: TrainConfig, log: Sequence[Mapping[str, Any]]) -> Chart:
+    """What was minimised, by the quarter of t where there is one."""
+    names = {"loss": WHOLE.get(config.kind, "all t")}
+    names |= {
+        f"loss/q{quarter}": name for quarter, name in enumerate(("1st quarter of t", "2nd", "3rd", "4th"))
+    }
+    curves = []
+    for key, name in names.items():
+        lines = [line for line in log if key in line and "loss" in line]
+        if lines or key == "loss":
+            curves.append(
+                Curve(name=name, x=[line["step"] for line in lines], y=[line[key] for line in lines])
+            )
+    return Chart(
+        curves=curves,
+        x_label="step",
+        y_label="loss",
+        log_y=config.kind not in SIGNED,
+        caption=f"Means over the steps between two points; {SIGNED.get(config.kind, QUARTERS)}",
+    )
