@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from tests.train.tiny import tiny_config, tiny_run
-from tests.train.two_processes import classify, play, record
+from tests.train.two_processes import classify, play, rebuild, record
 from unnoise import distributed
 from unnoise.model import load_model
 from unnoise.train import checkpoint
+from unnoise.train.report import read_log
 
 ROOT = Path(__file__).parents[2]
 # Dropout masks belong to a process and would differ. The large epsilon keeps Adam from blowing rounding up.
@@ -45,16 +46,19 @@ def torchrun(*arguments: str, processes: int = 2) -> subprocess.CompletedProcess
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """one/, noisy-one/ and gan-one/ by one process, two/, noisy-two/ and gan-two/ by two; what the first of
-    each drew beside them.
-    """
+    """KIND-one/ by one process, KIND-two/ by two; what the first of each drew beside one/ and two/."""
     folder = tmp_path_factory.mktemp("runs")
-    paths = str(folder / "two"), json.dumps(SETTINGS), str(folder / "noisy-two"), str(folder / "gan-two")
-    done = torchrun("-m", "tests.train.two_processes", *paths)
+    kinds = ("noisy", "gan", "kl", "vq")
+    paths = [str(folder / f"{kind}-two") for kind in kinds]
+    done = torchrun(
+        "-m", "tests.train.two_processes", str(folder / "two"), json.dumps(SETTINGS), *paths
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     record(folder / "one", SETTINGS)
     classify(folder / "noisy-one")
     play(folder / "gan-one")
+    for kind in ("kl", "vq"):
+        rebuild(kind, folder / f"{kind}-one")
     return folder
 
 
@@ -111,6 +115,27 @@ def test_both_players_of_a_gan_are_the_same_to_rounding(runs: Path) -> None:
         assert one.tensors[part].keys() == two.tensors[part].keys()
         for key, value in one.tensors[part].items():
             assert torch.allclose(two.tensors[part][key], value, rtol=2e-3, atol=1e-4), (part, key)
+
+
+@pytest.mark.parametrize("kind", ["kl", "vq"])
+def test_a_first_stage_and_its_adversary_are_the_same_to_rounding(runs: Path, kind: str) -> None:
+    newest = [checkpoint.newest(runs / f"{kind}-{name}" / "checkpoints") for name in ("one", "two")]
+    one, two = (checkpoint.load(path) for path in newest if path is not None)
+    assert one.step == two.step == 6
+    for part in ("network", "job", "ema-0.9"):
+        assert one.tensors[part].keys() == two.tensors[part].keys()
+        for key, value in one.tensors[part].items():
+            if "running_" in key or "num_batches" in key:
+                continue  # of the norms of a discriminator, which always goes by its batch
+            assert torch.allclose(two.tensors[part][key], value, rtol=2e-3, atol=1e-4), (part, key)
+    logs = [read_log(runs / f"{kind}-{name}") for name in ("one", "two")]
+    for a, b in zip(*logs, strict=True):
+        names = [name for name in a if name not in ("seconds", "images_per_second", "memory")]
+        assert a.keys() == b.keys()
+        assert [a[name] for name in names] == pytest.approx([b[name] for name in names], rel=2e-3, abs=1e-4)
+    last = [line for line in logs[1] if "adversary/margin" in line][-1]
+    assert last["adversary/margin"] and last["adversary/weight"] and last["step"] == 6
+    assert ("codebook/usage" in last) == (kind == "vq")
 
 
 def test_one_process_continues_what_two_began(runs: Path) -> None:

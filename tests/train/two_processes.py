@@ -9,10 +9,12 @@ import torch
 from safetensors.torch import save_file
 
 from tests.train.gans import tiny_gan
+from tests.train.test_autoencoder import VQ, tiny_stage
 from tests.train.test_noisy_classifier import config as noisy_config
 from tests.train.test_noisy_classifier import shades
 from tests.train.tiny import tiny_config, tiny_data
 from unnoise import distributed
+from unnoise.config.load import merge
 from unnoise.train import diffusion, train
 
 
@@ -58,9 +60,25 @@ def play(run: Path) -> None:
     train(tiny_gan(**changes), run, dataset=tiny_data())
 
 
+def rebuild(kind: str, run: Path) -> None:
+    """Train a first stage of a kind in `run`, its adversary from step 2 on.
+
+    The adversary's norms and balance see three pictures, whether of a process or of a micro-batch. Codes stay
+    where they are, as each process offers latents of its own for them.
+    """
+    changes: dict[str, Any] = {
+        "autoencoder": {"network": {"dropout": 0.0}, "adversary": {"start": 2}},
+        "micro_batch": 3, "steps": 6, "log_every": 1, "sample_every": 6, "optimizer": {"eps": 1e-3},
+    }  # fmt: skip
+    codes = merge(VQ, {"autoencoder": {"revive_after": 0}})
+    train(tiny_stage(**merge(codes if kind == "vq" else {}, changes)), run, dataset=tiny_data())
+
+
 if __name__ == "__main__":
     # One group for all: torchrun's store keeps the addresses of an earlier one.
     with distributed.processes("cpu"):
         record(Path(sys.argv[1]), json.loads(sys.argv[2]))
         classify(Path(sys.argv[3]))
         play(Path(sys.argv[4]))
+        rebuild("kl", Path(sys.argv[5]))
+        rebuild("vq", Path(sys.argv[6]))
