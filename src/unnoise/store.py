@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def identity(plan: Plan | GanPlan, weights: str) -> dict[str, Any]:
     return request if plan.low_res is None else plan.low_res.identity(request)
 
 
-def claim(out: Path, identity: Mapping[str, Any], planned: Sequence[Path]) -> None:
+def claim(out: Path, identity: Mapping[str, Any], planned: Iterable[Path]) -> None:
     """Make the folder one of this identity. ValueError when it holds those of another, or foreign files."""
     blocking = next((p for p in (out, *out.parents) if p.exists() and not p.is_dir()), None)
     if blocking:
@@ -56,7 +56,7 @@ def claim(out: Path, identity: Mapping[str, Any], planned: Sequence[Path]) -> No
             raise ValueError(f"{out} holds another request ({'; '.join(changes)}); choose another folder")
         return
     there = _listing(out)
-    for path in planned:
+    for path in planned if there else ():  # not of all that may be wanted, where nothing is there
         if path.name in there:
             raise ValueError(f"{path} is there and not from this command; choose another folder")
     out.mkdir(parents=True, exist_ok=True)

@@ -56,6 +56,20 @@ def test_a_brush_far_wider_or_longer_than_its_picture_takes_no_more_memory(tmp_p
         assert hole_of(blank(20, 13), strokes=str(file)).any()
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["{}", "null", "[1]", '[{"width": -1, "points": [[1, 1]]}]', '[{"width": 2, "points": []}]', "{"],
+)
+def test_files_without_strokes(tmp_path, content):
+    file = tmp_path / "strokes.json"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=f'{file} holds no strokes; write .*"points"'):
+        hole_of(blank(9, 6), strokes=str(file))
+    for path in (tmp_path, tmp_path / "missing.json"):
+        with pytest.raises(ValueError, match=f"strokes={path}: .*; name a json file of strokes"):
+            hole_of(blank(9, 6), strokes=str(path))
+
+
 def test_masks_are_white_in_whatever_way_files_say_it(tmp_path):
     white = np.random.default_rng(0).random((6, 9)) < 0.4
     levels = np.where(white, 200, 90).astype(np.uint8)

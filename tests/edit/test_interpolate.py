@@ -95,6 +95,7 @@ def test_a_chain_of_ends(exact_model):
         ([levels(), levels(1)], {"sampler": "ddpm"}, ["ddpm", "adds noise"]),
         ([levels(), levels(1)], {"strength": 0.2}, ["strength=0.2", "x_t"]),
         ([levels(), levels(1)], {"frames": 1}, ["frames=1"]),
+        ([], {"seeds": ("1", "2"), "frames": 10**7}, ["frames=10000000", "360,000,000 pixels", "fewer"]),
         ([levels(), levels(1)], {"mix": "x"}, ["mix", "x_T"]),
         ([levels(), levels(1, size=7)], {}, ["7x7", "6x6", "crop", "pad"]),
     ],

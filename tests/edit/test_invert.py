@@ -116,3 +116,9 @@ def test_files_that_are_no_noise(tmp_path, model):
         load_code(tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="not a whole safetensors file"):
         load_code(tmp_path / "text.safetensors")
+    for x_T in (torch.full((1, 8, 8), float("nan")), torch.ones(1, 8, 8, dtype=torch.int64)):
+        save_code(tmp_path / "odd.safetensors", Code("odd", x_T, 0.1), {})
+        with pytest.raises(ValueError, match=r"odd\.safetensors: its noise is no finite float32"):
+            load_code(tmp_path / "odd.safetensors")
+    with pytest.raises(ValueError, match="stands at alpha_bar nan"):
+        list(draw_codes(model, [Code("odd", torch.ones(1, 8, 8), float("nan"))], request("invert")))

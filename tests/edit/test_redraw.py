@@ -5,13 +5,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from tests.edit.conftest import MEAN, SIZE, STD, levels, request
 from tests.models import tiny_latent_model, tiny_model, tiny_upsampler
 from unnoise.edit import colorize, consistency, stroke, upscale
+from unnoise.edit.folder import Folder
+from unnoise.edit.jobs import redraw_files
+from unnoise.edit.plan import plan_edit
 from unnoise.edit.rounding import levels_with_mean
 from unnoise.generate import sample
-from unnoise.images import to_images
+from unnoise.images import is_whole_png, to_images
 from unnoise.planning import plan
 
 METHODS = [{}, {"method": "repaint", "jump": 4, "repeats": 2}, {"sampler": "ddpm"}]
@@ -121,6 +125,23 @@ def test_upsamplers_are_told_the_small_picture():
         picture = levels(0, 7) if "fit" in bad else small
         with pytest.raises(ValueError, match=words):
             list(upscale(model, [picture], request("upscale", labels=("sandal",), **bad)))
+
+
+def test_results_of_any_number_are_drawn_one_batch_after_the_other(exact_model, tmp_path):
+    """None is waited for, or listed, before the first is written."""
+
+    class Enough(Exception):
+        pass
+
+    def enough(count):
+        raise Enough
+
+    Image.fromarray(levels()[..., 0]).save(tmp_path / "a.png")
+    wanted = request("vary", n=10**12, steps="2", batch_size=2)
+    folder = Folder(out=tmp_path / "out", edit=plan_edit(exact_model, wanted), weights="", on_result=enough)
+    with pytest.raises(Enough):
+        redraw_files(folder, [tmp_path / "a.png"])
+    assert is_whole_png(tmp_path / "out/a-000.png")
 
 
 def test_strokes_stay_outside_their_hole(exact_model):

@@ -1,5 +1,6 @@
 """The `unnoise` program: its verbs, its exit status and how errors are said."""
 
+import functools
 import os
 import sys
 from typing import Annotated, Any
@@ -39,7 +40,9 @@ def _root(
     pass
 
 
+@functools.cache
 def _register() -> None:
+    """Once a process: typer keeps what it is given as often as it is given it."""
     from unnoise.cli import (
         ablate,
         build,

@@ -5,7 +5,7 @@ a picture counts as long as the picture is the same, which its results say.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -66,7 +66,7 @@ class Folder:
     on_broken: Callable[[str], None] = _ignore
     """Told of a picture that cannot be used, and why."""
 
-    def claim(self, paths: Sequence[Path], planned: Sequence[Path], **extra: Any) -> None:
+    def claim(self, paths: Sequence[Path], planned: Iterable[Path], **extra: Any) -> None:
         """Make the folder this request's. ValueError when it is another's, among the pictures of `paths`, or
         holds `planned` files that are not from here.
         """

@@ -119,9 +119,11 @@ def read_strokes(path: Path) -> list[Stroke]:
     """The strokes of a json file. ValueError says what it should hold."""
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(listed, list):
+            raise TypeError("strokes are a list")
         return [_stroke(each) for each in listed]
-    except FileNotFoundError:
-        raise ValueError(f"strokes={path} does not exist; name a json file") from None
+    except OSError as error:
+        raise ValueError(f"strokes={path}: {error.strerror}; name a json file of strokes") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(
             f'{path} holds no strokes; write [{{"width": 6, "points": [[3, 4], [20, 9]]}}, ...], in pixels'

@@ -83,6 +83,13 @@ def check_ends(edit: Edit, given: Sequence[Picture | Code]) -> None:
         )
     if request.mix == "x_T" and given:
         edit.refuse_noise("under it an inverted picture does not come back")
+    _, height, width = edit.picture
+    pixels = request.frames * height * width
+    if pixels > request.max_pixels:
+        raise ValueError(
+            f"frames={request.frames}: side by side they have {pixels:,} pixels, more than max_pixels="
+            f"{request.max_pixels:,}; use fewer, or allow more"
+        )
     for text in request.seeds:
         seed_of(text)
     for end in given:

@@ -188,7 +188,7 @@ def check_code(edit: Edit, code: Code) -> None:
         there, here = ("x".join(map(str, shape)) for shape in (code.x_T.shape, edit.shape))
         raise ValueError(f"{code.name}: its noise is {there} and the model draws {here}; invert it anew")
     begin = level(edit)
-    if abs(code.alpha_bar - begin) > 1e-3 * begin + 1e-9:
+    if not abs(code.alpha_bar - begin) <= 1e-3 * begin + 1e-9:
         raise ValueError(
             f"{code.name}: its noise stands at alpha_bar {code.alpha_bar:.3g}, and steps="
             f"{edit.request.generate.steps} begins at {begin:.3g}; use the steps that it was inverted with"
@@ -220,8 +220,9 @@ def load_code(path: Path | str) -> Code:
             header = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
             if not isinstance(header, dict) or list(file.keys()) != ["x_T"]:
                 raise ValueError(f"{path} holds no inverted picture; name a file that `edit invert` wrote")
-            return Code(
-                str(header["name"]), file.get_tensor("x_T"), float(header["alpha_bar"]), str(header["label"])
-            )
+            x_T = file.get_tensor("x_T")
+            if x_T.dtype != torch.float32 or not torch.isfinite(x_T).all():
+                raise ValueError(f"{path}: its noise is no finite float32 numbers; invert the picture anew")
+            return Code(str(header["name"]), x_T, float(header["alpha_bar"]), str(header["label"]))
     except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a whole safetensors file of `edit invert` ({error})") from None

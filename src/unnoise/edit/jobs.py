@@ -38,24 +38,28 @@ def redraw_files(folder: Folder, paths: Sequence[Path]) -> dict[str, float]:
     Returns the consistency of enlarged pictures, in dB, by the names of the results; nothing for other kinds.
     """
     edit, named = folder.edit, find_pictures(paths)
-    way, ids = WAYS[edit.request.kind], list(edit.ready.ids)
+    way, ids = WAYS[edit.request.kind], edit.ready.ids
     find_hole = find_holes(edit.request)
     usable = folder.usable(
         named, edit.told(list(named)), lambda path, name: read_canvas(edit, way, path, find_hole, name)
     )
-    folder.claim(paths, [_result(folder, name, k) for name in named for k in ids])
-    folder.on_begin(len(named) * len(ids))
+    folder.claim(paths, (_result(folder, name, k) for name in named for k in ids))
+    folder.on_begin(len(named) * edit.request.generate.n)
     seen: list[Canvas] = []
     kept: dict[str, float] = {}
+
+    def missing(canvas: Canvas) -> Iterator[int]:
+        for k in ids:
+            if folder.has(_result(folder, canvas.name, k), [canvas]):
+                _note(kept, canvas, k, _read(folder, _result(folder, canvas.name, k)))
+            else:
+                yield k
 
     def jobs() -> Iterator[Job]:
         for canvas, told in usable:
             if len(seen) < ROWS:
                 seen.append(canvas)
-            there = [k for k in ids if folder.has(_result(folder, canvas.name, k), [canvas])]
-            for k in there:
-                _note(kept, canvas, k, _read(folder, _result(folder, canvas.name, k)))
-            yield Job(canvas, told, [k for k in ids if k not in there])
+            yield Job(canvas, told, missing(canvas))
 
     for result in redrawn(edit, way, jobs(), folder.on_step):
         path = _result(folder, result.canvas.name, result.index)

@@ -186,10 +186,12 @@ def fitted(image: Image.Image, size: int, request: EditRequest) -> np.ndarray:
         return as_levels(image)
     if request.fit == "refuse":
         width, height = image.size
-        tile = "" if request.kind in UNTILED else ", tile (keep its size)"
+        ways = ["crop (resize, cut the middle)", "pad (repeat its edges)"]
+        if request.kind not in UNTILED:
+            ways.append("tile (keep its size)")
         raise BrokenPicture(
-            f"it is {width}x{height} and the model draws {size}x{size}; choose fit crop (resize, cut the "
-            f"middle), pad (repeat its edges){tile}"
+            f"it is {width}x{height} and the model draws {size}x{size}; choose fit {', '.join(ways[:-1])} or "
+            f"{ways[-1]}"
         )
     return center_crop(image, size) if request.fit == "crop" else padded(image, size)
 

@@ -45,7 +45,7 @@ class Job:
 
     canvas: Canvas
     told: Told
-    wanted: Sequence[int]
+    wanted: Iterable[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +113,7 @@ def results_of(
         read_canvas(edit, way, source, holes, _place(k) if masks is not None else "")
         for k, source in enumerate(sources)
     ]
-    ids = tuple(edit.ready.ids)
+    ids = edit.ready.ids
     told = edit.told([own_name(source) for source in sources])
     jobs = [Job(canvas, each, ids) for canvas, each in zip(canvases, told, strict=True)]
     return _grouped(edit, redrawn(edit, way, jobs, on_step), ids)
@@ -134,7 +134,7 @@ def _place(k: int) -> str:
     return f"picture {k}"
 
 
-def _grouped(edit: Edit, drawn: Iterator[Result], ids: tuple[int, ...]) -> Iterator[ImageBatch]:
+def _grouped(edit: Edit, drawn: Iterator[Result], ids: range) -> Iterator[ImageBatch]:
     rows: list[Tensor] = []
     for result in drawn:
         rows.append(result.pixels)

@@ -51,12 +51,12 @@ def open_telling(model: Model, request: EditRequest) -> Telling | None:
     teller = model.teller_with(drawn.text_encoder)
     told = [each.what for each in teller.told]
     beside = any(what in BESIDE for what in told)
-    given = drawn.given or drawn.given_boxes or drawn.given_maps
-    if given and not beside:
-        raise ValueError(
-            f"given={given!r}: it is for models that are told boxes or maps, and an edit tells of its own "
-            "pictures; leave it out"
-        )
+    for name in ("given", "given_boxes", "given_maps"):
+        if getattr(drawn, name) and not beside:
+            raise ValueError(
+                f"{name}={getattr(drawn, name)!r}: it is for models that are told boxes or maps, and this "
+                "one is told neither; leave it out"
+            )
     if not told:
         return None
     for what in told:
