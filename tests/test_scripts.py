@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from tests.models import NAMES, tiny_model
+from tests.train.tiny import tiny_config
 from unnoise.classifier import agreement, build_classifier, save_classifier
 from unnoise.config.requests import GenerateRequest
 from unnoise.config.schema import AutoencoderConfig, DataConfig
@@ -23,6 +24,7 @@ from unnoise.model import save_model
 from unnoise.modelfile import ModelInfo
 from unnoise.networks.first_stage_settings import KlSettings
 from unnoise.networks.settings import ClassifierSettings
+from unnoise.train import train
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -206,3 +208,127 @@ def test_edits_are_measured_beside_peers(tmp_path, monkeypatch, capsys):
     assert found["x2", "replace"][4] == "inf dB" and found["x2", "bicubic"][4] != "inf dB"
     module = script("edit_quality")
     assert module.holes("lines", 2, 4).tolist() == [[[False] * 4, [True] * 4] * 2] * 2
+
+
+def test_code_points_come_once_and_objects_and_styles_in_turn():
+    """However many are asked for; the first ones are those of a smaller number."""
+    random = np.random.default_rng(0)
+    rows = [
+        (f"point {k}", f"object {k % 12}", f"style {s}") for k in range(40) for s in range(4) if s != k % 4
+    ]
+    rows = [rows[k] for k in random.permutation(len(rows))]
+    fields = dict(zip(("code_point", "object", "style"), map(list, zip(*rows, strict=True)), strict=True))
+    module = script("emoji_judge")
+    held = module.Held(None, fields)
+    usable = np.array([name != "point 7" for name in fields["code_point"]])
+
+    def choose(n, **options):
+        return module.choose(held, usable, n, **{"apart": "object", "seed": 3, **options}).tolist()
+
+    chosen = choose(39)
+    assert sorted(held.of("code_point", chosen)) == sorted({f"point {k}" for k in range(40) if k != 7})
+    for turn in (chosen[:12], chosen[12:24], chosen[24:35], chosen[35:]):  # object 7 lacks a point
+        assert len(set(held.of("object", turn))) == len(turn)
+    for n in (8, 21, 39):
+        assert choose(n) == chosen[:n]
+        counts = [held.of("style", chosen[:n]).count(f"style {s}") for s in range(4)]
+        assert max(counts) - min(counts) <= 2  # a point lacks a style
+    assert choose(39, seed=4) != chosen
+    assert len(set(held.of("object", choose(12, apart="code_point")))) < 12
+    for n in (1, 40):
+        with pytest.raises(ValueError, match=f"n={n} is outside 2..39"):
+            choose(n)
+
+
+def test_places_of_answers():
+    """Of one that says the same of all: hits by order, and by chance the share of the others' names."""
+    module = script("emoji_judge")
+    stub = stubborn(answer=2)
+    judged = module.Judges({"x": stub}, 8).ask(torch.zeros(3, 16, 16, 1, dtype=torch.uint8))["x"]
+    assert judged.said == ["Sandal"] * 3
+    assert [judged.place(0, name) for name in ("Sandal", "T-shirt/top", "Ankle boot")] == [1, 2, 5]
+    names = ["Sandal", "Trouser", "Sandal"]
+    assert judged.hits(names, 1).tolist() == [1, 0, 1] and judged.hits(names, 3).tolist() == [1, 1, 1]
+    assert judged.by_chance(names, 1).tolist() == [1 / 2, 1, 1 / 2]
+    torch.nn.init.normal_(stub.network.head.weight)
+    pixels = torch.randint(0, 256, (6, 16, 16, 1), dtype=torch.uint8)
+    logits = stub.taps(pixels).logits
+    for row, places in zip(logits, stub.places(pixels), strict=True):
+        assert places.tolist() == [int((row > value).sum()) for value in row]
+
+
+@pytest.fixture(scope="module")
+def captioned(tmp_path_factory):
+    """Six code points of four objects in two styles, with metadata like those of `unnoise build emoji`."""
+    folder = tmp_path_factory.mktemp("captioned") / "pictures"
+    folder.mkdir()
+    lines = []
+    for k in range(12):
+        style, point = k % 2, k // 2
+        pixels = np.full((16, 16, 3), 255 * style, np.uint8)
+        pixels[point : point + 4, 4:12] = (200, 40 * point, 0)
+        Image.fromarray(pixels).save(folder / f"{k:02d}.png")
+        facts = {"style": f"style {style}", "subcategory": f"kind {point % 3}", "object": f"{point % 4}"}
+        text = f"a style {style} emoji of thing {point}"
+        lines.append({"file_name": f"{k:02d}.png", "text": text, "code_point": f"{point}", **facts})
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder
+
+
+def test_emoji_are_judged_beside_real_ones_and_by_chance(captioned, tmp_path, monkeypatch, capsys):
+    told = {"what": "text", "encoder": {"kind": "tokens", "width": 16, "depth": 1, "length": 8, "heads": 1}}
+    network = {"width": 32, "attention": [1], "heads": 1, "transformer_depth": 1, "context_width": 16}
+    model = {"network": network, "variance": "fixed_small", "told": [told]}
+    train(
+        tiny_config(
+            model=model, data={"source": str(captioned), "labels": "none"}, objective={"name": "simple"},
+            steps=1, label_dropout=0.1,
+        ),
+        tmp_path / "model",
+    )  # fmt: skip
+    kinds = tuple(f"kind {k}" for k in range(3))
+    save_classifier(tmp_path / "kinds.safetensors", stubborn(answer=1, classes=kinds))
+    save_classifier(tmp_path / "some.safetensors", stubborn(answer=1, classes=kinds[:2]))
+    save_classifier(tmp_path / "styles.safetensors", stubborn(answer=0, classes=("style 0", "style 1")))
+
+    def judge(*options, kinds="kinds"):
+        judges = [
+            "--subcategory",
+            tmp_path / f"{kinds}.safetensors",
+            "--style",
+            tmp_path / "styles.safetensors",
+        ]
+        arguments = [*judges, "--side", 8, "--steps", 2, "--guidance", 2, *options]
+        run(monkeypatch, "emoji_judge", tmp_path / "model", captioned, *arguments)
+        return capsys.readouterr().out.splitlines()
+
+    lines = judge("-n", 6, "--json", tmp_path / "found.json", "--sheet", tmp_path / "sheet.png")
+    assert lines[0] == "0 of 12 held-out pictures have a subcategory never seen in training"
+    assert "6 captions of 4 objects, guidance 2, 2 steps" in lines[2]
+    cells = {line[:30].strip(): line[30:].split("  ") for line in lines[4:8]}
+    assert list(cells) == ["samples", "samples, others' captions", "real, the same captions", "real, all 12"]
+    for name in ("samples", "real, the same captions"):
+        assert [cell.split(" %")[0].strip() for cell in " ".join(cells[name]).split(")")][:3] == [
+            "33.3", "100.0", "50.0"
+        ]  # fmt: skip
+    assert lines[8] == "styles obeyed: style 0 3 of 3, style 1 0 of 3"
+    facts = json.loads((tmp_path / "found.json").read_text())
+    assert facts["samples, others' captions"]["style@1"]["share"] == pytest.approx(0.5)
+    low, high = facts["samples"]["subcategory@1"]["interval"]
+    assert 0 < low < 1 / 3 < high < 1
+    shown = {each["caption"]: each for each in facts["pictures"]}
+    assert len(shown) == 6 and all(each["subcategory_said"] == "kind 1" for each in shown.values())
+    assert all(
+        (each["subcategory_place"] == 1) == (each["subcategory"] == "kind 1") for each in shown.values()
+    )
+    assert Image.open(tmp_path / "sheet.png").width > 6 * 128
+    lines = judge("-n", 4, kinds="some")
+    assert lines[0].startswith("4 of 12") and "real, all 8 " in "\n".join(lines)
+    with pytest.raises(SystemExit) as left:
+        run(
+            monkeypatch, "emoji_judge", tmp_path / "model", captioned, "-n", 7,
+            "--subcategory", tmp_path / "kinds.safetensors", "--style", tmp_path / "styles.safetensors",
+        )  # fmt: skip
+    assert left.value.code == 2 and capsys.readouterr().err == (
+        "emoji_judge: n=7 is outside 2..6, the code points that there are; use one of these\n"
+    )

@@ -67,23 +67,36 @@ class ClassifierModel:
         """The most likely class of each of uint8 (N, H, W, C) pictures: (N,) int64."""
         return self.taps(pixels).logits.argmax(1)
 
+    def places(self, pixels: Pixels) -> Tensor:
+        """The place of every class in the order of likelihood, 0 the likeliest: (N, classes) int64.
+
+        pixels: uint8 (N, H, W, C). Of equally likely classes the first comes first.
+        """
+        logits = self.taps(pixels).logits
+        return torch.argsort(logits, dim=1, descending=True, stable=True).argsort(1)
+
+    def labels(self, names: Sequence[str]) -> Tensor:
+        """The indices of classes of these names: (N,) int64. ValueError when one is none of its own."""
+        unknown = [name for name in dict.fromkeys(names) if name not in self.classes]
+        if unknown:
+            raise ValueError(
+                f"class {unknown[0]!r} is none of the classifier's ({', '.join(self.classes[:5])}, ...); "
+                "use a classifier trained on the same classes"
+            )
+        return torch.tensor([self.classes.index(name) for name in names], dtype=torch.int64)
+
 
 def agreement(model: ClassifierModel, pixels: Pixels, names: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Name -> (how many of its pictures the classifier gives that name, how many there are).
 
     pixels: uint8 (N, H, W, C); names: one a picture. ValueError when one is none of the classifier's.
     """
-    unknown = [name for name in dict.fromkeys(names) if name not in model.classes]
-    if unknown:
-        raise ValueError(
-            f"class {unknown[0]!r} is none of the classifier's ({', '.join(model.classes[:5])}, ...); use a "
-            "classifier trained on the same classes"
-        )
+    wanted = model.labels(names).tolist()
     said = model.classify(pixels).tolist()
     counts = {name: (0, 0) for name in dict.fromkeys(names)}
-    for name, found in zip(names, said, strict=True):
+    for name, asked, found in zip(names, wanted, said, strict=True):
         right, total = counts[name]
-        counts[name] = right + (model.classes[found] == name), total + 1
+        counts[name] = right + (asked == found), total + 1
     return counts
 
 

@@ -12,7 +12,14 @@ from unnoise.metrics.density_coverage import density_coverage
 from unnoise.metrics.distances import lowest, smallest
 from unnoise.metrics.frechet import extrapolate_frechet, frechet_distance
 from unnoise.metrics.inception_score import inception_score, inception_score_fidelity
-from unnoise.metrics.intervals import frechet_error, kernel_error, mean_error, score_error
+from unnoise.metrics.intervals import (
+    Z,
+    frechet_error,
+    kernel_error,
+    mean_error,
+    score_error,
+    share_interval,
+)
 from unnoise.metrics.kernel import kernel_distance, kernel_distance_all
 from unnoise.metrics.nearest import nearest_training
 from unnoise.metrics.neighbours import neighbour_distances
@@ -213,6 +220,17 @@ def test_errors_match_the_spread_of_fresh_samples():
     fresh = [inception_score(fake=probs(100 + s)) for s in range(150)]
     assert score_error(probs(7), replicates=200) == pytest.approx(np.std(fresh), rel=0.35)
     assert mean_error(torch.tensor([0.0, 1.0, 1.0, 1.0])) == pytest.approx(math.sqrt(0.75 * 0.25 / 4))
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 10), (1, 7), (50, 200), (200, 200)])
+def test_interval_of_a_share_ends_where_the_share_is_1_96_errors_away(right, count):
+    share = right / count
+    low, high = share_interval(share, count)
+    assert 0 <= low <= share <= high <= 1 and low < high
+    for p in (low, high):
+        if 1e-9 < p < 1 - 1e-9:
+            assert abs(share - p) == pytest.approx(Z * math.sqrt(p * (1 - p) / count))
+    assert (low > 0) == (right > 0) and (high < 1) == (right < count)
 
 
 def test_extrapolation_removes_the_bias_of_few_samples():

@@ -31,6 +31,17 @@ def interval(
     return max(low, value - Z * error), min(high, value + Z * error)
 
 
+def share_interval(share: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share of `count` independent pictures, by Wilson (1927).
+
+    It holds the shares p from which the one found is at most 1.96 of p's standard errors away.
+    """
+    square = Z**2 / count
+    middle = (share + square / 2) / (1 + square)
+    half = math.sqrt(square * share * (1 - share) + square**2 / 4) / (1 + square)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
 def _spread(values: list[float]) -> float:
     return float(torch.tensor(values, dtype=torch.float64).std()) if len(values) > 1 else 0.0
 
