@@ -221,6 +221,7 @@ def test_an_upsampler_is_named_as_the_model(unnoise, place, tmp_path):
         (["inpaint", "G", "small.png", "--box", "1,1,2,2", "--method", "repaint"], ["jump=10", "3 steps"]),
         (["outpaint", "G", "pictures/a.png"], ["left, right, top or bottom"]),
         (["colorize", "G", "pictures/a.png"], ["1 channels", "needs 3"]),
+        (["colorize", "R", "pictures/a.png", "--palette", "none.png"], ["palette=none.png is no file"]),
         (["upscale", "G", "small.png"], ["how many with factor"]),
         (["upscale", "G", "small.png", "--factor", "3"], ["factor=3 does not divide the 8", "tile"]),
         (["upscale", "U", "small.png", "--factor", "4"], ["factor=4", "8x8 of 4x4", "leave it out"]),

@@ -116,6 +116,28 @@ def test_broken_files(tmp_path, content, words):
         assert word in str(error.value)
 
 
+def test_files_of_every_kind(tmp_path):
+    """16 bits are scaled, inks become light, of an animation the first frame counts; floats are refused."""
+    grey = noise(8, 8)
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    assert np.array_equal(read(tmp_path / "deep.png", GREY)[..., 0], grey)
+    inks = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
+    inks.save(tmp_path / "inks.jpg", quality=100)
+    assert np.abs(read(tmp_path / "inks.jpg").astype(int) - (0, 255, 255)).max() <= 3
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("#ff0000", "#00ff00")]
+    for kind in ("gif", "webp", "png"):
+        frames[0].save(tmp_path / f"moving.{kind}", save_all=True, append_images=frames[1:])
+        assert np.abs(read(tmp_path / f"moving.{kind}").astype(int) - (255, 0, 0)).max() <= 3
+    Image.fromarray(noise(1, 1, 3)).save(tmp_path / "dot.png")
+    for fit in ("crop", "pad"):
+        assert (read(tmp_path / "dot.png", fit=fit) == noise(1, 1, 3)).all()
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / "light.tif")
+    with pytest.raises(ValueError, match=r"light\.tif: float pixels, whose range is unknown; convert it"):
+        read(tmp_path / "light.tif")
+    with pytest.raises(ValueError, match=f"{tmp_path}: Is a directory"):
+        read(tmp_path)
+
+
 def test_bombs_and_odd_arrays():
     with pytest.raises(ValueError, match="more than the limit of 50 pixels"):
         file = io.BytesIO()

@@ -119,6 +119,8 @@ def test_upsamplers_are_told_the_small_picture():
     for bad, words in (
         ({"factor": 4}, "factor=4: this model was trained to make 8x8 of 4x4, 2 times larger; leave it out"),
         ({"method": "replace"}, "method=replace: this model is an upsampler"),
+        ({"low_res": "in"}, "low_res=in: an edit enlarges the pictures that it is given"),
+        ({"shrink": True}, "shrink=True: an edit enlarges"),
         ({"fit": "tile"}, "fit=tile: this upsampler makes 8x8 of 4x4 and no other size"),
         ({"fit": "refuse"}, "it is 7x7, and the model makes 8x8 of 4x4, 2 times larger; choose fit crop"),
     ):

@@ -94,6 +94,12 @@ def check_request(model: Model, request: EditRequest) -> None:
             f"this model is an upsampler: it enlarges pictures of {side}x{side} and edits none; name a model "
             "that draws without one"
         )
+    for name in ("low_res", "shrink"):
+        if getattr(request.generate, name):
+            raise ValueError(
+                f"{name}={getattr(request.generate, name)}: an edit enlarges the pictures that it is "
+                "given as they are; leave it out"
+            )
     for name in ("height", "width"):
         if getattr(request.generate, name) is not None:
             raise ValueError(

@@ -225,4 +225,6 @@ def load_code(path: Path | str) -> Code:
                 raise ValueError(f"{path}: its noise is no finite float32 numbers; invert the picture anew")
             return Code(str(header["name"]), x_T, float(header["alpha_bar"]), str(header["label"]))
     except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a whole safetensors file of `edit invert` ({error})") from None
+        raise ValueError(
+            f"{path} is not a whole safetensors file of `edit invert` ({error}); invert the picture anew"
+        ) from None

@@ -61,6 +61,8 @@ def root(matrix: Tensor) -> Tensor:
 
 def read_palette(path: str, request: EditRequest) -> Palette:
     """The colours of a picture, of its opaque pixels. ValueError when there is none."""
+    if not Path(path).is_file():
+        raise ValueError(f"palette={path} is no file; name a picture with colours")
     picture = read_upright(Path(path), 3, request)
     levels = np.asarray(picture.image).reshape(-1, 3)
     if picture.clear is not None:
