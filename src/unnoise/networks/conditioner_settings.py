@@ -22,6 +22,8 @@ class TextEncoderSettings:
     heads: int = 8
     head_channels: int = 64
     """Channels a head, whatever the width is."""
+    logits: bool = True
+    """Hold the last layer of the published files, which nothing reads; it is as large as the vocabulary."""
     checkpoint: bool = False
     """Recompute activations in the backward pass to save memory."""
 

@@ -64,9 +64,10 @@ class Transformer(nn.Module):
             layers.append(nn.ModuleList([LayerNorm(width), FeedForward(width)]))
         self.attn_layers = nn.ModuleDict({"layers": layers})
         self.norm = LayerNorm(width)
-        self.to_logits = Linear(width, settings.vocabulary)
-        # In the published files, but no diffusion model reads it, so that it is never trained.
-        self.to_logits.requires_grad_(False)
+        # In the published files, but no diffusion model reads it, so that it is never trained. It is drawn
+        # without `logits` too: the weights after it are then the same.
+        unread = Linear(width, settings.vocabulary).requires_grad_(False)
+        self.to_logits = unread if settings.logits else None
         for embedding in (self.token_emb, self.pos_emb["emb"]):
             nn.init.normal_(embedding.weight, std=0.02)
 
@@ -110,6 +111,8 @@ class TextEncoder(nn.Module):
 
     def logits(self, tokens: Tensor) -> Tensor:
         """(B, L, vocabulary): of the layer that the published files carry and nothing of theirs reads."""
+        if self.transformer.to_logits is None:
+            raise ValueError("this encoder was built without its layer of logits; build it with logits=True")
         return self.transformer.to_logits(self(tokens))
 
     def _check(self, tokens: Tensor) -> None:

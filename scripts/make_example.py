@@ -1,0 +1,174 @@
+"""Makes a trained run a model that ships: float16 weights and their card in src/unnoise/examples/NAME.
+
+    unnoise train fashion-28 --data fashion-mnist --seed 1 --out run
+    unnoise evaluate run --against fashion-mnist -n 5000 --steps 25 --out measured
+    python scripts/make_example.py fashion-28 run measured/evaluation.json
+
+The card says what the model is, how it was trained, from which pictures under which licences, and what the
+evaluator found; what no file knows is in NOTES.
+"""
+
+import argparse
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from unnoise import examples
+from unnoise.config.load import from_dict, parse_yaml
+from unnoise.config.schema import TrainConfig
+from unnoise.metrics.result import read_evaluation
+from unnoise.model import Model, load_model, save_model
+from unnoise.modelfile import ModelInfo, find_model, read_header
+from unnoise.noisy_classifier import KIND, NoisyClassifier, load_noisy_classifier, save_noisy_classifier
+from unnoise.rounding import round_weights, rounded
+
+LIMIT = 10_000_000
+"""Bytes that a shipped model may have."""
+FASHION = "Fashion-MNIST's training pictures (Zalando SE, MIT licence), built into the package's data loader"
+EMOJI = (
+    "the training part of `unnoise build emoji`: Noto emoji and Noto v1 (Google, Apache-2.0), Twemoji "
+    "(Twitter and contributors, CC BY 4.0), Fluent emoji (Microsoft, MIT), EmojiOne 2 (CC BY 4.0), FxEmoji "
+    "(Mozilla, Apache-2.0); the captions' words are OpenMoji's (CC BY-SA 4.0). Code points of the test part "
+    "were never seen"
+)
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What only a person knows of a model."""
+
+    what: str
+    use: tuple[str, ...]
+    """Commands to try."""
+    train: tuple[str, ...]
+    """Commands that repeat it."""
+    data: str
+    limits: str
+
+
+NOTES = {
+    "fashion-28": Notes(
+        "Ten kinds of clothes, 28x28 grey, by class or of no class.",
+        (
+            "unnoise sample fashion-28 -n 80 --steps 25 --guidance 1.5 --out drawn",
+            "unnoise sample fashion-28 -n 16 --label sneaker --out sneakers",
+        ),
+        ("unnoise train fashion-28 --data fashion-mnist --seed 1",),
+        FASHION,
+        "Shirts, coats and pullovers are taken for each other, as in the real pictures. Writing and prints "
+        "on clothes come out as texture.",
+    ),
+    "noisy-classifier-28": Notes(
+        "Tells the ten kinds of clothes apart in pictures of any noise; guides fashion-28.",
+        ("unnoise sample fashion-28 --classifier noisy-classifier-28 --scale 2 --out guided",),
+        ("unnoise train noisy-classifier-28 --data fashion-mnist --seed 1",),
+        FASHION,
+        "It was made to guide, and is no classifier for clean pictures: `classifier-28` is.",
+    ),
+    "emoji-64": Notes(
+        "Emoji of eight styles from words, 64x64 RGB on white, with its first stage inside.",
+        ('unnoise sample emoji-64 --prompt "a noto emoji of a cat" -n 8 --guidance 3 --steps 25 --out cats',),
+        (
+            "unnoise build emoji --out emoji64",
+            "unnoise train emoji-stage-64 --data emoji64/train --seed 0 --out stage",
+            "unnoise train emoji-64 --data emoji64/train --first-stage stage --seed 1",
+        ),
+        EMOJI,
+        "It knows the words of its captions and no others: `a STYLE emoji of NAME, WORD, ...` with the "
+        "styles noto, noto v1, twemoji, emojione, fxemoji, fluent 3d, fluent flat and fluent gradient. What "
+        "it draws of objects never seen is a guess from their words. Letters and small faces blur.",
+    ),
+}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("name", choices=sorted(NOTES))
+    parser.add_argument("run", type=Path, help="the run directory, or a model file in it")
+    parser.add_argument(
+        "evaluation", type=Path, help="what `unnoise evaluate` wrote, or another report's text"
+    )
+    asked = parser.parse_args()
+    run = asked.run if asked.run.is_dir() else asked.run.parent
+    config = from_dict(TrainConfig, parse_yaml((run / "config.yaml").read_text("utf-8"), where="config.yaml"))
+    file = examples.HERE / asked.name / examples.MODEL
+    model = _store(find_model(asked.run), file)
+    size = file.stat().st_size
+    if size > LIMIT:
+        raise SystemExit(f"{file} has {size:,} bytes, more than {LIMIT:,}")
+    (file.parent / examples.CARD).write_text(
+        _card(asked.name, file, model, config, asked.evaluation), "utf-8"
+    )
+    print(f"{file}: {size:,} bytes")
+
+
+def _store(source: Path, out: Path) -> Model | NoisyClassifier:
+    """The model, rounded to float16 and written, with no path of this machine in what it says of its data."""
+    if read_header(source).get("kind") == KIND:
+        classifier = load_noisy_classifier(source)
+        round_weights(classifier.network, torch.float16)
+        classifier = replace(classifier, info=_without_paths(classifier.info))
+        save_noisy_classifier(out, classifier, dtype=torch.float16)
+        return classifier
+    model = rounded(load_model(source), torch.float16)
+    model = replace(model, info=_without_paths(model.info))
+    if model.first_stage is not None:
+        stage = model.first_stage
+        config = replace(stage.config, validation=_short(stage.config.validation))
+        model = replace(model, first_stage=replace(stage, config=config, info=_without_paths(stage.info)))
+    save_model(out, model, dtype=torch.float16)
+    return model
+
+
+def _without_paths(info: ModelInfo) -> ModelInfo:
+    return replace(
+        info, data={**info.data, "source": _short(str(info.data.get("source", "")))}, licence="MIT"
+    )
+
+
+def _short(source: str) -> str:
+    """The last two parts of an absolute path: emoji64/train."""
+    return "/".join(Path(source).parts[-2:]) if source.startswith("/") else source
+
+
+def _card(
+    name: str, file: Path, model: Model | NoisyClassifier, config: TrainConfig, evaluation: Path
+) -> str:
+    notes, info = NOTES[name], model.info
+    parameters = sum(value.numel() for value in model.network.parameters())
+    stage = getattr(model, "first_stage", None)
+    if stage is not None:
+        parameters += sum(value.numel() for value in stage.network.parameters())
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    steps = f"{info.step:,} steps of {config.batch_size} pictures"
+    facts = {
+        "parameters": f"{parameters:,}, in float16",
+        "file": f"{file.name}, {file.stat().st_size:,} bytes, SHA-256 {digest}",
+        "training": f"{steps}, seed {config.seed}, preset `{info.preset}`",
+        "average": f"of rate {info.ema_rate}",
+        "trained with": f"unnoise {info.version}",
+        "pictures": f"{info.data.get('pictures', 0):,}, fingerprint {info.data.get('fingerprint', '')}",
+    }
+    lines = [f"# {name}", "", notes.what, ""]
+    lines += [f"    {command}" for command in notes.use]
+    lines += ["", "| | |", "| --- | --- |", *(f"| {key} | {value} |" for key, value in facts.items())]
+    lines += ["", "## Measured", "", *_measured(evaluation)]
+    lines += ["", "## Made by", "", *(f"    {command}" for command in notes.train)]
+    lines += ["    python scripts/make_example.py " + f"{name} RUN EVALUATION"]
+    lines += ["", "## Limits", "", notes.limits, "", "## Licences", ""]
+    lines += [f"The weights are MIT, like unnoise. Learned from {notes.data}.", ""]
+    return "\n".join(lines)
+
+
+def _measured(evaluation: Path) -> list[str]:
+    """What the evaluator found, or the text of another report, as a block."""
+    if evaluation.suffix != ".json":
+        return [f"    {line}" for line in evaluation.read_text("utf-8").strip().splitlines()]
+    return [f"    {line}".rstrip() for line in read_evaluation(evaluation).lines()]
+
+
+if __name__ == "__main__":
+    main()

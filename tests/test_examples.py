@@ -1,0 +1,81 @@
+"""The models that ship: small, whole, described, and open by their names."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import unnoise
+from unnoise import examples
+from unnoise.gan import GanModel
+from unnoise.modelfile import find_model, read_header, read_weights
+from unnoise.noisy_classifier import KIND as CLASSIFIER
+from unnoise.noisy_classifier import load_noisy_classifier
+from unnoise.presets import load_preset
+
+LIMIT = 10_000_000
+SHIPPED = ("emoji-64", "fashion-28", "noisy-classifier-28")
+EVERY = pytest.mark.parametrize("name", SHIPPED)
+
+
+def test_what_ships():
+    assert examples.names() == list(SHIPPED)
+    assert examples.find("fashion-2") is None
+
+
+@EVERY
+def test_files_are_small_half_precision_and_what_their_cards_say(name):
+    file = examples.find(name)
+    assert file.stat().st_size <= LIMIT
+    floats = {value.dtype for value in read_weights(file).values() if value.is_floating_point()}
+    assert floats == {torch.float16}
+    card = (file.parent / examples.CARD).read_text()
+    assert hashlib.sha256(file.read_bytes()).hexdigest() in card
+    assert f"{file.stat().st_size:,} bytes" in card
+    for part in ("## Measured", "## Made by", "## Limits", "## Licences", "95 % interval"):
+        assert part in card
+    info = read_header(file)["info"]
+    assert f"{info['step']:,} steps" in card and info["licence"] == "MIT"
+
+
+@EVERY
+def test_nothing_inside_tells_of_the_machine_it_was_made_on(name):
+    file = examples.find(name)
+    header = str(read_header(file)) + (file.parent / examples.CARD).read_text()
+    assert not re.search(r"(?<![\w/])/(tmp|home|work|root|mnt)\b", header)
+
+
+@EVERY
+def test_the_preset_of_its_name_repeats_it(name):
+    header = read_header(examples.find(name))
+    config = load_preset(name).config
+    assert header["info"]["preset"] == name and header["info"]["step"] == config.steps
+    assert header["info"]["ema_rate"] in config.ema.rates
+    told = header[CLASSIFIER] if header.get("kind") == CLASSIFIER else header["model"]
+    wanted = config.noisy_classifier if header.get("kind") == CLASSIFIER else config.model
+    for key in ("width", "depth", "patch", "head_channels"):
+        assert told["network"][key] == getattr(wanted.network, key)
+    assert told["schedule"]["name"] == wanted.schedule.name
+
+
+def test_names_open_models_but_files_of_that_name_come_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = unnoise.load("fashion-28")
+    assert not isinstance(model, GanModel) and "Sneaker" in model.classes
+    assert find_model(Path("fashion-28")).parent.name == "fashion-28"
+    (tmp_path / "fashion-28").mkdir()
+    with pytest.raises(ValueError, match=r"fashion-28 holds no model\.safetensors"):
+        unnoise.load("fashion-28")
+    with pytest.raises(ValueError, match="comes with unnoise: emoji-64, fashion-28, noisy-classifier-28"):
+        unnoise.load("fashion-82")
+
+
+def test_they_draw_as_the_readme_says():
+    clothes = unnoise.load("fashion-28").sample(n=4, steps=3, classifier="noisy-classifier-28", scale=1.0)
+    assert clothes.pixels.shape == (4, 28, 28, 1) and clothes.pixels.float().std() > 10
+    model = unnoise.load("emoji-64")
+    drawn = model.sample(n=2, steps=3, prompts=("a noto emoji of a cat",), guidance=2.0)
+    assert drawn.pixels.shape == (2, 64, 64, 3) and model.first_stage.hash == model.config.latent.first_stage
+    assert load_noisy_classifier("noisy-classifier-28").info.classes == unnoise.load("fashion-28").classes
