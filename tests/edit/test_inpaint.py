@@ -196,7 +196,7 @@ def test_holes_are_cropped_and_padded_with_their_pictures(exact_model, fit):
         ({"box": BOX, "mask": "alpha"}, ["mask=alpha and box=", "one way"]),
         ({"mask": "alpha"}, ["opaque"]),
         ({"mask": "none.png"}, ["none.png does not exist"]),
-        ({"strokes": "none.json"}, ["none.json does not exist"]),
+        ({"strokes": "none.json"}, ["strokes=none.json", "No such file"]),
         ({"box": BOX, "feather": 2}, ["feather=2", "latents"]),
         ({"box": BOX, "method": "told"}, ["method=told", "not trained"]),
         ({"box": BOX, "method": "magic"}, ["method", "repaint"]),
