@@ -19,10 +19,10 @@ from unnoise import examples
 from unnoise.config.load import from_dict, parse_yaml
 from unnoise.config.schema import TrainConfig
 from unnoise.metrics.result import read_evaluation
-from unnoise.model import Model, load_model, save_model
+from unnoise.model import Model, load_model
 from unnoise.modelfile import ModelInfo, find_model, read_header
-from unnoise.noisy_classifier import KIND, NoisyClassifier, load_noisy_classifier, save_noisy_classifier
-from unnoise.rounding import round_weights, rounded
+from unnoise.noisy_classifier import KIND, NoisyClassifier, load_noisy_classifier
+from unnoise.rounding import store
 
 LIMIT = 10_000_000
 """Bytes that a shipped model may have."""
@@ -73,6 +73,7 @@ NOTES = {
         (
             "unnoise build emoji --out emoji64",
             "unnoise train emoji-stage-64 --data emoji64/train --seed 0 --out stage",
+            "# the shipped stage learned by kl-f4-tiny: equal settings, and an adversary that never began",
             "unnoise train emoji-64 --data emoji64/train --first-stage stage --seed 1",
         ),
         EMOJI,
@@ -98,6 +99,7 @@ def main() -> None:
     model = _store(find_model(asked.run), file)
     size = file.stat().st_size
     if size > LIMIT:
+        file.unlink()
         raise SystemExit(f"{file} has {size:,} bytes, more than {LIMIT:,}")
     (file.parent / examples.CARD).write_text(
         _card(asked.name, file, model, config, asked.evaluation), "utf-8"
@@ -106,20 +108,18 @@ def main() -> None:
 
 
 def _store(source: Path, out: Path) -> Model | NoisyClassifier:
-    """The model, rounded to float16 and written, with no path of this machine in what it says of its data."""
+    """The model, stored as float16, with no path of this machine in what it says of its data."""
     if read_header(source).get("kind") == KIND:
         classifier = load_noisy_classifier(source)
-        round_weights(classifier.network, torch.float16)
-        classifier = replace(classifier, info=_without_paths(classifier.info))
-        save_noisy_classifier(out, classifier, dtype=torch.float16)
-        return classifier
-    model = rounded(load_model(source), torch.float16)
-    model = replace(model, info=_without_paths(model.info))
-    if model.first_stage is not None:
-        stage = model.first_stage
-        config = replace(stage.config, validation=_short(stage.config.validation))
-        model = replace(model, first_stage=replace(stage, config=config, info=_without_paths(stage.info)))
-    save_model(out, model, dtype=torch.float16)
+        model: Model | NoisyClassifier = replace(classifier, info=_without_paths(classifier.info))
+    else:
+        drawn = load_model(source)
+        stage = drawn.first_stage
+        if stage is not None:
+            config = replace(stage.config, validation=_short(stage.config.validation))
+            stage = replace(stage, config=config, info=_without_paths(stage.info))
+        model = replace(drawn, info=_without_paths(drawn.info), first_stage=stage)
+    store(out, model, torch.float16)
     return model
 
 
@@ -164,10 +164,14 @@ def _card(
 
 
 def _measured(evaluation: Path) -> list[str]:
-    """What the evaluator found, or the text of another report, as a block."""
+    """What the evaluator found and of what, or the text of another report, as a block."""
     if evaluation.suffix != ".json":
-        return [f"    {line}" for line in evaluation.read_text("utf-8").strip().splitlines()]
-    return [f"    {line}".rstrip() for line in read_evaluation(evaluation).lines()]
+        return [f"    {line}".rstrip() for line in evaluation.read_text("utf-8").strip().splitlines()]
+    found = read_evaluation(evaluation)
+    drawn = found.protocol["samples_facts"]
+    how = f"{drawn['steps']} steps of {drawn['sampler']}, guidance {drawn['guidance']:g}"
+    head = f"{found.protocol['samples_n']:,} samples, {how}, against {found.against}:"
+    return [head, "", *(f"    {line}".rstrip() for line in found.lines())]
 
 
 if __name__ == "__main__":

@@ -7,10 +7,15 @@ import torch
 
 from tests.models import tiny_classifier, tiny_latent_model, tiny_model
 from tests.networks.first_stages import TINY_KL
+from tests.test_gan import tiny_gan_model
+from unnoise.classifier import build_classifier, load_classifier, save_classifier
 from unnoise.cli.convert import convert
 from unnoise.config.schema import AutoencoderConfig
 from unnoise.first_stage import load_first_stage, make_first_stage, save_first_stage
+from unnoise.gan import load_gan, save_gan
 from unnoise.model import load_model, save_model
+from unnoise.modelfile import ModelInfo
+from unnoise.networks.settings import ClassifierSettings
 from unnoise.noisy_classifier import load_noisy_classifier, save_noisy_classifier
 from unnoise.rounding import TYPES, round_weights
 
@@ -71,6 +76,20 @@ def test_first_stages_and_classifiers_too(tmp_path):
     convert(tmp_path / "c.safetensors", tmp_path / "half-c.safetensors", dtype="bfloat16")
     half = load_noisy_classifier(tmp_path / "half-c.safetensors")
     assert near(classifier.network, half.network, "bfloat16") and half.info.classes == classifier.info.classes
+
+
+def test_plain_classifiers_and_gans_too(tmp_path):
+    torch.manual_seed(0)
+    settings = ClassifierSettings(widths=(8,), features=4, classes=2)
+    plain = build_classifier(settings, ModelInfo(classes=("a", "b")))
+    save_classifier(tmp_path / "plain.safetensors", plain)
+    convert(tmp_path / "plain.safetensors", tmp_path / "half-plain.safetensors", dtype="float16")
+    half = load_classifier(tmp_path / "half-plain.safetensors")
+    assert near(plain.network, half.network, "float16") and half.classes == ("a", "b")
+    gan = tiny_gan_model()
+    save_gan(tmp_path / "gan.safetensors", gan)
+    convert(tmp_path / "gan.safetensors", tmp_path / "half-gan.safetensors", dtype="float16")
+    assert near(gan.network, load_gan(tmp_path / "half-gan.safetensors").network, "float16")
 
 
 def test_numbers_too_large_for_float16_are_refused():

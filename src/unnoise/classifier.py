@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from unnoise.config.load import FORMAT, from_dict, to_dict
@@ -19,10 +18,10 @@ from unnoise.modelfile import (
     put_weights,
     read_header,
     read_weights,
-    write_atomically,
 )
 from unnoise.networks.classifier import Classifier, ClassifierTaps
 from unnoise.networks.settings import ClassifierSettings
+from unnoise.tensorfile import write_tensors
 
 KIND = "classifier"
 """What the header of the file says that it holds."""
@@ -122,16 +121,22 @@ def build_classifier(settings: ClassifierSettings, info: ModelInfo) -> Classifie
 
 
 def save_classifier(
-    path: Path | str, model: ClassifierModel, *, weights: Mapping[str, Tensor] | None = None
+    path: Path | str,
+    model: ClassifierModel,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> None:
-    """Write one safetensors file, atomically. `weights` (such as an average) replaces the network's own."""
+    """Write one safetensors file, atomically. `weights` (such as an average) replaces the network's own.
+
+    Weights are stored as `dtype`, None keeping their type; round them first (see rounding).
+    """
     from unnoise import __version__
 
-    state = dict(weights if weights is not None else model.network.state_dict())
     info = replace(model.info, version=model.info.version or __version__)
     header = {"format": FORMAT, "kind": KIND, KIND: to_dict(model.network.settings), "info": to_dict(info)}
-    tensors = {key: value.detach().to("cpu").contiguous() for key, value in state.items()}
-    write_atomically(Path(path), to_bytes(tensors, metadata={METADATA_KEY: json.dumps(header)}))
+    state = model.network.state_dict() if weights is None else weights
+    write_tensors(Path(path), state, {METADATA_KEY: json.dumps(header)}, dtype=dtype)
 
 
 def load_classifier(path: Path | str, device: str | torch.device = "cpu") -> ClassifierModel:
@@ -149,6 +154,5 @@ def load_classifier(path: Path | str, device: str | torch.device = "cpu") -> Cla
     info = from_dict(ModelInfo, header.get("info", {}), where=str(path))
     with torch.device("meta"):
         model = build_classifier(settings, info)
-    state = {key: value.float() for key, value in read_weights(path).items()}
-    put_weights(model.network, state, path)
+    put_weights(model.network, read_weights(path), path)
     return model.to(device)

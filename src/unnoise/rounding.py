@@ -1,11 +1,19 @@
 """Models of half the size: weights rounded to what float16 or bfloat16 holds, and stored as that."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import nn
 
-from unnoise.model import Model
+from unnoise.classifier import ClassifierModel, save_classifier
+from unnoise.first_stage import FirstStage, save_first_stage
+from unnoise.gan import GanModel, save_gan
+from unnoise.model import Model, save_model
+from unnoise.noisy_classifier import NoisyClassifier, save_noisy_classifier
+
+Stored = Model | FirstStage | NoisyClassifier | ClassifierModel | GanModel
+"""What a file of ours can hold."""
 
 TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 """What weights can be stored in besides float32; float16 rounds eight times as finely, up to 65,504."""
@@ -41,3 +49,20 @@ def rounded(model: Model, dtype: torch.dtype) -> Model:
     stage = replace(model.first_stage)  # whose hash was not asked yet
     config = replace(model.config, latent=replace(latent, first_stage=stage.hash))
     return Model(model.denoiser, model.schedule, config, model.info, stage)
+
+
+def store(path: Path | str, found: Stored, dtype: torch.dtype | None = None) -> None:
+    """Write what a file of ours can hold, its weights rounded in place to `dtype` first; None keeps them."""
+    if isinstance(found, Model):
+        save_model(path, found if dtype is None else rounded(found, dtype), dtype=dtype)
+        return
+    if dtype is not None:
+        round_weights(found.network, dtype)
+    if isinstance(found, FirstStage):
+        save_first_stage(path, found, dtype=dtype)
+    elif isinstance(found, NoisyClassifier):
+        save_noisy_classifier(path, found, dtype=dtype)
+    elif isinstance(found, ClassifierModel):
+        save_classifier(path, found, dtype=dtype)
+    else:
+        save_gan(path, found, dtype=dtype)

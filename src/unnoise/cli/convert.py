@@ -1,17 +1,13 @@
 """`unnoise convert`: other programs' models as one file of ours, or as a folder of diffusers'."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    import torch
-
-    from unnoise.first_stage import FirstStage
-    from unnoise.gan import GanModel
-    from unnoise.model import Model
-    from unnoise.noisy_classifier import NoisyClassifier
+    from unnoise.rounding import Stored
 
 
 def register(app: typer.Typer) -> None:
@@ -41,42 +37,27 @@ def convert(
 ) -> None:
     """Write a model as one file that needs nothing beside it, or in diffusers' layout."""
     _check(out, to, dtype)
-    from unnoise.first_stage import FirstStage
-    from unnoise.gan import GanModel
-    from unnoise.model import Model
-    from unnoise.rounding import TYPES
-    from unnoise.weights import diffusers
+    from unnoise.rounding import TYPES, store
 
     found = _opened(source, to, dtype, preset)
-    half = TYPES.get(dtype)
-    if isinstance(found, FirstStage):
-        _save_stage(out, found, to, half)
-    elif not isinstance(found, Model):
-        kind = "GAN" if isinstance(found, GanModel) else "classifier of noisy pictures"
-        if to == "diffusers":
-            raise ValueError(f"{source} is a {kind}; diffusers has no network for it")
-        _save_other(out, found, half)
-        typer.echo(f"{out}: {kind}{_preset(found.info.preset)}")
-    elif to == "diffusers":
-        diffusers.save(out, found)
-        typer.echo(f"{out}: UNet2DModel and DDPMScheduler{_preset(found.info.preset)}")
-        if found.config.class_rows:
-            typer.echo("its pipeline names no class: call unet(x, t, class_labels=...)")
+    if to == "diffusers":
+        _export(source, out, found)
     else:
-        _save_model(out, found, half)
-        typer.echo(f"{out}: model{_preset(found.info.preset)}")
+        store(out, found, TYPES.get(dtype))
+        typer.echo(f"{out}: {_called(found)}{_preset(found.info.preset)}")
 
 
-def _opened(
-    source: Path, to: str, dtype: str, preset: str
-) -> "Model | FirstStage | NoisyClassifier | GanModel":
+def _opened(source: Path, to: str, dtype: str, preset: str) -> "Stored":
     """What is in the file, or refused where there would be nothing to do."""
+    from unnoise.classifier import KIND as CLASSIFIER
+    from unnoise.classifier import load_classifier
     from unnoise.cli.choose import settled
     from unnoise.drawing import load
     from unnoise.first_stage import KIND as STAGE
     from unnoise.first_stage import load_first_stage
+    from unnoise.model import load_model
     from unnoise.modelfile import find_model, read_header
-    from unnoise.noisy_classifier import KIND as CLASSIFIER
+    from unnoise.noisy_classifier import KIND as NOISY
     from unnoise.noisy_classifier import load_noisy_classifier
     from unnoise.weights import diffusers, diffusers_stages, published
     from unnoise.weights.torchfile import is_torch_file
@@ -89,51 +70,47 @@ def _opened(
         return published.load(file, preset=settled(file, preset))
     if diffusers.is_weights(file):
         return load(file, preset=preset)
-    kind = read_header(file).get("kind")
+    published.refuse_preset(source, preset)
     if to == "unnoise" and dtype == "float32":
         raise ValueError(
             f"{source} is one file of ours already; copy it, or use --to diffusers, or --dtype float16"
         )
-    if kind == STAGE:
-        return load_first_stage(file, preset=preset)
-    return load_noisy_classifier(file) if kind == CLASSIFIER else load(file, preset=preset)
+    openers: dict[str, Callable[[Path], Stored]] = {STAGE: load_first_stage}
+    if to == "diffusers":  # `load_model` refuses what it has no network for
+        return openers.get(str(read_header(file).get("kind")), load_model)(file)
+    openers |= {NOISY: load_noisy_classifier, CLASSIFIER: load_classifier}
+    return openers.get(str(read_header(file).get("kind")), load)(file)
 
 
-def _save_model(out: Path, model: "Model", dtype: "torch.dtype | None") -> None:
-    from unnoise.model import save_model
-    from unnoise.rounding import rounded
+def _export(source: Path, out: Path, found: "Stored") -> None:
+    """Write diffusers' layout. ValueError for what it has no network for."""
+    from unnoise.first_stage import FirstStage
+    from unnoise.model import Model
+    from unnoise.weights import diffusers, diffusers_stages
 
-    save_model(out, model if dtype is None else rounded(model, dtype), dtype=dtype)
-
-
-def _save_other(out: Path, model: "NoisyClassifier | GanModel", dtype: "torch.dtype | None") -> None:
-    from unnoise.gan import GanModel, save_gan
-    from unnoise.noisy_classifier import save_noisy_classifier
-    from unnoise.rounding import round_weights
-
-    if dtype is not None:
-        round_weights(model.network, dtype)
-    if isinstance(model, GanModel):
-        save_gan(out, model, dtype=dtype)
+    if isinstance(found, FirstStage):
+        diffusers_stages.save_stage(out, found)
+        name = "AutoencoderKL" if found.config.network.kind == "kl" else "VQModel"
+    elif isinstance(found, Model):
+        diffusers.save(out, found)
+        name = "UNet2DModel and DDPMScheduler"
     else:
-        save_noisy_classifier(out, model, dtype=dtype)
+        raise ValueError(f"{source} is a {_called(found)}; diffusers has no network for it")
+    typer.echo(f"{out}: {name}{_preset(found.info.preset)}")
+    if isinstance(found, Model) and found.config.class_rows:
+        typer.echo("its pipeline names no class: call unet(x, t, class_labels=...)")
 
 
-def _save_stage(out: Path, stage: "FirstStage", to: str, dtype: "torch.dtype | None") -> None:
-    from unnoise.first_stage import save_first_stage
-    from unnoise.rounding import round_weights
-    from unnoise.weights import diffusers_stages
+def _called(found: "Stored") -> str:
+    from unnoise.classifier import ClassifierModel
+    from unnoise.first_stage import FirstStage
+    from unnoise.gan import GanModel
+    from unnoise.noisy_classifier import NoisyClassifier
 
-    kind = stage.config.network.kind
-    if to == "diffusers":
-        diffusers_stages.save_stage(out, stage)
-        name = "AutoencoderKL" if kind == "kl" else "VQModel"
-    else:
-        if dtype is not None:
-            round_weights(stage.network, dtype)
-        save_first_stage(out, stage, dtype=dtype)
-        name = f"first stage, {kind}-f{stage.factor}"
-    typer.echo(f"{out}: {name}{_preset(stage.info.preset)}")
+    if isinstance(found, FirstStage):
+        return f"first stage, {found.config.network.kind}-f{found.factor}"
+    names = {NoisyClassifier: "classifier of noisy pictures", ClassifierModel: "classifier", GanModel: "GAN"}
+    return names.get(type(found), "model")
 
 
 def _refuse_another(source: Path, to: str, preset: str) -> None:

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unnoise import examples
 from unnoise.config.load import to_dict
 from unnoise.config.requests import EvaluateRequest, GenerateRequest
 from unnoise.config.schema import DataConfig
@@ -56,7 +57,7 @@ class Pictures:
 def open_pictures(spec: str, request: EvaluateRequest, *, n: int | None = None) -> Pictures:
     """The pictures that `spec` names, the first `n` of them; ValueError when it names none."""
     path = Path(spec)
-    if path.suffix in MODEL_FILES or _is_model_folder(path):
+    if path.suffix in MODEL_FILES or _is_model_folder(path) or _ships(path):
         return _model_pictures(path, request, n)
     if (path / "request.json").is_file() and request.size is None and request.channels is None:
         return _sampled_pictures(path, n)
@@ -118,6 +119,10 @@ def _data_pictures(spec: str, request: EvaluateRequest, n: int | None) -> Pictur
         classes=classes,
         facts=facts,
     )
+
+
+def _ships(path: Path) -> bool:
+    return not path.exists() and examples.find(str(path)) is not None
 
 
 def _is_model_folder(path: Path) -> bool:
