@@ -33,7 +33,7 @@ from unnoise.job import sheet
 from unnoise.metrics.extractors import open_features
 from unnoise.model import load_model
 from unnoise.planning import Plan, plan
-from unnoise.told import open_telling
+from unnoise.telling import open_telling
 
 LEVELS = 10
 

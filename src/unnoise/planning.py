@@ -28,8 +28,9 @@ from unnoise.networks.conditioned import Conditioned
 from unnoise.networks.precision import compute_dtype
 from unnoise.patchwise import patchwise
 from unnoise.steering import Steering, guide, load_steering, strength
+from unnoise.telling import Telling, open_telling
 from unnoise.tiles import Tiling
-from unnoise.told import Teller, Telling, open_telling
+from unnoise.told import Teller
 
 DECODED = 2**20
 """Pixels that a first stage decodes at once: larger pictures are decoded in tiles."""

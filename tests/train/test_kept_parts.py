@@ -15,7 +15,7 @@ from unnoise.data import Dataset
 from unnoise.data.dataset import Squares
 from unnoise.first_stage import save_first_stage
 from unnoise.model import load_model
-from unnoise.told import counted, open_told
+from unnoise.told_data import counted, open_told
 from unnoise.train.diffusion import DiffusionJob
 from unnoise.train.latents import open_first_stage, open_latents
 

@@ -17,7 +17,7 @@ from unnoise.images import ImageBatch, to_pixels
 from unnoise.low_res import LowRes, SmallPictures
 from unnoise.model import Model
 from unnoise.planning import Plan, plan
-from unnoise.told import Telling
+from unnoise.telling import Telling
 
 
 @dataclass(frozen=True, eq=False)

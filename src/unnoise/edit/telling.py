@@ -15,18 +15,9 @@ from unnoise.generate import encoded, enlarging
 from unnoise.images import to_images
 from unnoise.model import Model
 from unnoise.planning import Plan
+from unnoise.telling import Telling, open_given, refuse_lack, there_beside
 from unnoise.token_ids import TokenIds
-from unnoise.told import (
-    BESIDE,
-    HOLE,
-    OF_PICTURES,
-    SMALL,
-    Teller,
-    Telling,
-    open_given,
-    refuse_lack,
-    there_beside,
-)
+from unnoise.told import BESIDE, HOLE, OF_PICTURES, SMALL, Teller
 
 SERVES = {"inpaint": ("inpaint", "outpaint"), "grey": ("colorize",), "low_res": ("upscale",)}
 """What a model is told of pictures -> the kinds of edit that tell it."""

@@ -25,7 +25,8 @@ from unnoise.model import Model, build_model, denoiser_of, save_model
 from unnoise.modelfile import ModelInfo
 from unnoise.networks.conditioned import MASK
 from unnoise.planning import plan
-from unnoise.told import Telling, ToldData, open_told
+from unnoise.telling import Telling
+from unnoise.told_data import ToldData, open_told
 from unnoise.train.building import compute_in, data_summary, drawn_weights, network_around
 from unnoise.train.job import Losses
 from unnoise.train.latents import LatentSource, posterior_noise

@@ -17,7 +17,7 @@ from unnoise.config.resolve import data_config, resolve
 from unnoise.config.schema import Precision, TrainConfig
 from unnoise.data import Dataset, open_data
 from unnoise.networks.precision import compute_dtype
-from unnoise.told import ToldData, counted, open_told
+from unnoise.told_data import ToldData, counted, open_told
 from unnoise.train import checkpoint, estimate
 from unnoise.train.autoencoder import AutoencoderJob
 from unnoise.train.check import check
