@@ -24,11 +24,9 @@ from torch import Tensor
 from unnoise.classifier import agreement, load_classifier
 from unnoise.config.schema import DataConfig
 from unnoise.data import Dataset, open_data
+from unnoise.metrics.intervals import Z, share_interval
 from unnoise.studies.swept import aligned
 from unnoise.train.perceptual import Perceptual, choose, open_perceptual
-
-Z = 1.959963984540054
-"""Standard deviations of a normal distribution to either side that hold 95 % of it."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +89,13 @@ def agreed(points: list[Kept], classifier: Path) -> list[list[str]]:
                 counts[name] = counts[name][0] + right, counts[name][1] + total
         total = sum(count for _, count in counts.values())
         share = sum(right for right, _ in counts.values()) / total
+        begin, end = share_interval(share, total)
         low, worst = min((right / count, name) for name, (right, count) in counts.items() if count)
         recall = point.metric("recall")["value"]
         rows.append(
             [
                 point.name,
-                f"{100 * share:.1f} ± {100 * Z * math.sqrt(share * (1 - share) / total):.1f} %",
+                f"{100 * share:.1f} % ({100 * begin:.1f} to {100 * end:.1f})",
                 f"{100 * low:.0f} % {worst}",
                 f"{point.metric('precision')['value']:.3f}",
                 f"{recall:.3f}",

@@ -10,6 +10,7 @@ evaluator found; what no file knows is in NOTES.
 
 import argparse
 import hashlib
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -93,17 +94,27 @@ def main() -> None:
         "evaluation", type=Path, help="what `unnoise evaluate` wrote, or another report's text"
     )
     asked = parser.parse_args()
-    run = asked.run if asked.run.is_dir() else asked.run.parent
-    config = from_dict(TrainConfig, parse_yaml((run / "config.yaml").read_text("utf-8"), where="config.yaml"))
-    file = examples.HERE / asked.name / examples.MODEL
-    model = _store(find_model(asked.run), file)
+    try:
+        make(asked.name, asked.run, asked.evaluation)
+    except (OSError, ValueError) as error:
+        print(f"make_example: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def make(name: str, source: Path, evaluation: Path) -> None:
+    """Write a model and its card. ValueError for what is no model of a run, and for one that is too large."""
+    weights = find_model(source)
+    settings = weights.parent / "config.yaml"
+    if not settings.is_file():
+        raise ValueError(f"{settings} does not exist; name a run directory, or a model file in one")
+    config = from_dict(TrainConfig, parse_yaml(settings.read_text("utf-8"), where=str(settings)))
+    file = examples.HERE / name / examples.MODEL
+    model = _store(weights, file)
     size = file.stat().st_size
     if size > LIMIT:
         file.unlink()
-        raise SystemExit(f"{file} has {size:,} bytes, more than {LIMIT:,}")
-    (file.parent / examples.CARD).write_text(
-        _card(asked.name, file, model, config, asked.evaluation), "utf-8"
-    )
+        raise ValueError(f"{file} would have {size:,} bytes; make the model smaller than {LIMIT:,}")
+    (file.parent / examples.CARD).write_text(_card(name, file, model, config, evaluation), "utf-8")
     print(f"{file}: {size:,} bytes")
 
 

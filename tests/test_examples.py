@@ -100,7 +100,7 @@ def test_they_draw_as_the_readme_says():
     assert load_noisy_classifier("noisy-classifier-28").info.classes == unnoise.load("fashion-28").classes
 
 
-def test_the_script_makes_an_example_of_a_run(tmp_path, monkeypatch):
+def test_the_script_makes_an_example_of_a_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(examples, "HERE", tmp_path / "examples")
     maker, run = script("make_example"), tmp_path / "run"
     model = tiny_model()
@@ -119,6 +119,15 @@ def test_the_script_makes_an_example_of_a_run(tmp_path, monkeypatch):
     shipped = unnoise.load("fashion-28")
     assert shipped.info.data["source"] == "b/c" and shipped.info.licence == "MIT"
     monkeypatch.setattr(maker, "LIMIT", 1000)
-    with pytest.raises(SystemExit, match="more than 1,000"):
+    assert "would have" in refused_by(maker, capsys) and examples.find("fashion-28") is None
+    (run / "config.yaml").unlink()
+    assert "config.yaml does not exist; name a run directory" in refused_by(maker, capsys)
+
+
+def refused_by(maker, capsys):
+    """What the script says when it refuses, in one line and with exit status 2."""
+    with pytest.raises(SystemExit, match="2"):
         maker.main()
-    assert examples.find("fashion-28") is None
+    said = capsys.readouterr().err
+    assert said.startswith("make_example: ") and said.count("\n") == 1
+    return said

@@ -2,6 +2,8 @@
 
 import re
 
+from unnoise.config.schema import AutoencoderConfig
+from unnoise.train.autoencoder_report import HEALTH, LOGVAR, PSNR, SSIM, sections
 from unnoise.train.courses import Course, figures
 
 COURSES = (
@@ -25,3 +27,18 @@ def test_what_the_log_has_is_drawn() -> None:
 def test_large_numbers_stay_readable() -> None:
     log = [{"step": step, "a": value} for step, value in enumerate((-17_000.0, 12_500.0))]
     assert ">-10,000<" in figures(log, COURSES) and "e+" not in figures(log, COURSES)
+
+
+def test_a_first_stage_is_shown_by_every_read_out_that_its_log_has() -> None:
+    fixed = [name for course in (PSNR, SSIM, *HEALTH, LOGVAR) for name in course.curves]
+    features = ["validation/features[x]", "loss/perceptual", "validation/FD[x]"]
+    names = [*fixed, *features]
+    log = [{"step": step, **{name: step + k for k, name in enumerate(names)}} for step in (1, 2)]
+    page = "".join(sections(AutoencoderConfig(learn_logvar=True), log))
+    assert page.count("<polyline") == len(names)
+    for lacking in names:
+        without = [{key: value for key, value in line.items() if key != lacking} for line in log]
+        page = "".join(sections(AutoencoderConfig(learn_logvar=True), without))
+        gone = {"validation/features[x]": 2}.get(lacking, 1)  # what it is beside goes with it
+        assert page.count("<polyline") == len(names) - gone
+    assert LOGVAR.caption not in "".join(sections(AutoencoderConfig(learn_logvar=False), log))
