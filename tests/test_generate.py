@@ -143,6 +143,18 @@ def test_guidance_needs_a_null_class():
     assert len(draw(tiny_model(null=False))) == 1
 
 
+def test_a_model_advises_its_guidance(model):
+    """It is drawn with where nothing else is said, and the plan says so."""
+    advising = dataclasses.replace(model, info=dataclasses.replace(model.info, guidance=2.5))
+    advised = draw(advising, n=2).pixels
+    assert torch.equal(advised, draw(model, n=2, guidance=2.5).pixels)
+    assert torch.equal(draw(advising, n=2, guidance=1).pixels, draw(model, n=2).pixels)
+    assert not torch.equal(advised, draw(model, n=2).pixels)
+    assert plan(advising, GenerateRequest()).request.guidance == 2.5
+    assert plan(advising, GenerateRequest(conditional=False)).request.guidance == 1
+    assert plan(model, GenerateRequest()).request.guidance == 1
+
+
 def test_clipping_keeps_x0_in_range():
     # An eps network with random weights throws x0 far out of [-1, 1] at the noisy end.
     wild = tiny_model(predicts="eps")

@@ -65,6 +65,25 @@ def test_a_latent_model_goes_with_the_latents_of_its_rounded_first_stage(tmp_pat
     assert rest == model.config
 
 
+def test_a_model_is_stored_with_the_guidance_that_it_advises(tmp_path):
+    model = tiny_model()
+    save_model(tmp_path / "model.safetensors", model)
+    convert(tmp_path / "model.safetensors", tmp_path / "advising.safetensors", guidance=2.5)
+    advising = load_model(tmp_path / "advising.safetensors")
+    assert advising.info.guidance == 2.5 and advising.info.classes == model.info.classes
+    assert same(model.network, advising.network)
+    drawn = advising.sample(n=2, steps=3).pixels
+    assert torch.equal(drawn, model.sample(n=2, steps=3, guidance=2.5).pixels)
+    for broken, guidance, words in (
+        (tiny_model(null=False), 2.5, "label dropout"),
+        (model, float("nan"), "is no scale"),
+    ):
+        save_model(tmp_path / "broken.safetensors", broken)
+        with pytest.raises(ValueError, match=words):
+            convert(tmp_path / "broken.safetensors", tmp_path / "out.safetensors", guidance=guidance)
+    assert not (tmp_path / "out.safetensors").exists()
+
+
 def test_first_stages_and_classifiers_too(tmp_path):
     torch.manual_seed(0)
     stage = make_first_stage(AutoencoderConfig(network=TINY_KL, image_size=16))

@@ -39,6 +39,8 @@ class ModelInfo:
     """Names of the classes of the boxes that it is told."""
     scores: dict[str, float] = field(default_factory=dict)
     """What was measured of these weights, by name: KID[unnoise-small], ..."""
+    guidance: float = 1.0
+    """Scale of classifier-free guidance that is advised for drawing; 1 is off."""
     licence: str = ""
     version: str = ""
     """Of unnoise."""

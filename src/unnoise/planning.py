@@ -1,6 +1,7 @@
 """A request made ready for one model: the only place that puts guidance, clipping and sampler together."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,6 +47,7 @@ class Plan:
     """A request made ready for one model: everything checked, nothing drawn."""
 
     request: GenerateRequest
+    """With the guidance that it means."""
     model: Model
     sampler: Any
     schedule: NoiseSchedule
@@ -155,6 +157,7 @@ def plan(
     if isinstance(model, GanModel):
         return plan_gan(model, request)
     _check_sampler(request)
+    request = _advised(model, request)
     config = model.config
     low_res = find_low_res(config, request, low_res)
     dtype = compute_dtype(request.precision, model.device)
@@ -163,7 +166,7 @@ def plan(
     steering = load_steering(model, request, dtype)
     teller = telling.teller if telling else model.teller_with(request.text_encoder)
     telling = telling or open_telling(teller, request)
-    untold = {} if request.guidance == 1 else _nothing(model, teller, request)
+    untold = {} if request.guidance == 1 else _nothing(model, teller, request.guidance)
     classes = _classes(model, steering)
     nobody = None if steering.classifier else model.null_label
     own = low_res is None or request.labels
@@ -193,6 +196,14 @@ def every_small_picture(ready: Plan | GanPlan) -> Plan | GanPlan:
     if not isinstance(low_res, SmallPictures) or first >= low_res.count:
         return ready
     return replace(ready, request=replace(ready.request, n=low_res.count - first))
+
+
+def _advised(model: Model, request: GenerateRequest) -> GenerateRequest:
+    """The request with the guidance that the model advises, where it names none."""
+    if request.guidance is not None:
+        return request
+    other = request.classifier or request.weaker or not request.conditional
+    return replace(request, guidance=1.0 if other else model.info.guidance)
 
 
 def _in_dtype(model: Model, dtype: torch.dtype) -> Denoise:
@@ -321,6 +332,7 @@ def _guided(
     if steering.weaker is not None:
         weaker = _told(steering.weaker, request, dtype, shape)
         denoise = two_models(denoise, weaker, request.weaker_scale, strength=strength(request))
+    assert request.guidance is not None, "it is advised by now"
     if request.guidance != 1:
         nothing = Untold(model, untold, shape)
         denoise = classifier_free(denoise, nothing, request.guidance, strength=strength(request))
@@ -341,15 +353,21 @@ def _clip(model: Model, request: GenerateRequest) -> Transform:
     return lambda denoise: dynamic_threshold(denoise, request.clip_percentile)
 
 
-def _nothing(model: Model, teller: Teller, request: GenerateRequest) -> dict[str, Any]:
+def check_guidance(model: Model, scale: float) -> None:
+    """ValueError where a scale of classifier-free guidance cannot work with the model."""
+    if not math.isfinite(scale):
+        raise ValueError(f"guidance={scale:g} is no scale; use 1 (off) to 10")
+    if scale != 1:
+        _nothing(model, model.teller, scale)
+
+
+def _nothing(model: Model, teller: Teller, scale: float) -> dict[str, Any]:
     """What guidance replaces in a condition, by its null values. ValueError where nothing was left out."""
     drop = dict(teller.untold)
     if model.null_label is not None:
         drop["label"] = model.null_label
     if not drop:
-        raise ValueError(
-            f"guidance={request.guidance:g} cannot work with this model: {_why_no_null(model)}; use 1"
-        )
+        raise ValueError(f"guidance={scale:g} cannot work with this model: {_why_no_null(model)}; use 1")
     return drop
 
 

@@ -40,7 +40,7 @@ def cascade(
         list[str] | None,
         typer.Option(help="Class name or index; repeat for several in turn. Default: all in turn."),
     ] = None,
-    guidance: steering.Guidance = "1",
+    guidance: steering.Guidance = "",
     scale: steering.Scale = None,
     classifier: steering.Classifier = "",
     guide_at: steering.GuideAt = _DEFAULT.guide_at,

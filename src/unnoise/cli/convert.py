@@ -1,6 +1,7 @@
 """`unnoise convert`: other programs' models as one file of ours, or as a folder of diffusers'."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,15 +32,21 @@ def convert(
     dtype: Annotated[
         str, typer.Option(help="What weights are stored as: float32, or half of it, float16 or bfloat16.")
     ] = "float32",
+    guidance: Annotated[
+        float | None,
+        typer.Option(help="Scale of classifier-free guidance that `sample` then takes of itself."),
+    ] = None,
     preset: Annotated[
         str, typer.Option(help="What network a file is for, if it cannot be told: a preset or a .yaml.")
     ] = "",
 ) -> None:
     """Write a model as one file that needs nothing beside it, or in diffusers' layout."""
-    _check(out, to, dtype)
+    _check(out, to, dtype, guidance)
     from unnoise.rounding import TYPES, store
 
-    found = _opened(source, to, dtype, preset)
+    found = _opened(source, to, preset, changed=dtype != "float32" or guidance is not None)
+    if guidance is not None:
+        found = _advising(found, guidance)
     if to == "diffusers":
         _export(source, out, found)
     else:
@@ -47,7 +54,7 @@ def convert(
         typer.echo(f"{out}: {_called(found)}{_preset(found.info.preset)}")
 
 
-def _opened(source: Path, to: str, dtype: str, preset: str) -> "Stored":
+def _opened(source: Path, to: str, preset: str, *, changed: bool) -> "Stored":
     """What is in the file, or refused where there would be nothing to do."""
     from unnoise.classifier import KIND as CLASSIFIER
     from unnoise.classifier import load_classifier
@@ -71,15 +78,27 @@ def _opened(source: Path, to: str, dtype: str, preset: str) -> "Stored":
     if diffusers.is_weights(file):
         return load(file, preset=preset)
     published.refuse_preset(source, preset)
-    if to == "unnoise" and dtype == "float32":
+    if to == "unnoise" and not changed:
         raise ValueError(
-            f"{source} is one file of ours already; copy it, or use --to diffusers, or --dtype float16"
+            f"{source} is one file of ours already; copy it, or use --to diffusers, --dtype float16 or "
+            "--guidance"
         )
     openers: dict[str, Callable[[Path], Stored]] = {STAGE: load_first_stage}
     if to == "diffusers":  # `load_model` refuses what it has no network for
         return openers.get(str(read_header(file).get("kind")), load_model)(file)
     openers |= {NOISY: load_noisy_classifier, CLASSIFIER: load_classifier}
     return openers.get(str(read_header(file).get("kind")), load)(file)
+
+
+def _advising(found: "Stored", guidance: float) -> "Stored":
+    """The model with the guidance that it advises. ValueError where none can be."""
+    from unnoise.model import Model
+    from unnoise.planning import check_guidance
+
+    if not isinstance(found, Model):
+        raise ValueError(f"--guidance is for diffusion models, and this is a {_called(found)}; leave it out")
+    check_guidance(found, guidance)
+    return replace(found, info=replace(found.info, guidance=guidance))
 
 
 def _export(source: Path, out: Path, found: "Stored") -> None:
@@ -121,13 +140,15 @@ def _refuse_another(source: Path, to: str, preset: str) -> None:
         raise ValueError(f"{source} is a folder of diffusers' already; copy it, or leave --to out")
 
 
-def _check(out: Path, to: str, dtype: str) -> None:
+def _check(out: Path, to: str, dtype: str, guidance: float | None) -> None:
     if to not in ("unnoise", "diffusers"):
         raise ValueError(f"--to {to} is unknown; use unnoise or diffusers")
     if dtype not in ("float32", "float16", "bfloat16"):
         raise ValueError(f"--dtype {dtype} is unknown; use float32, float16 or bfloat16")
     if to == "diffusers" and dtype != "float32":
         raise ValueError(f"--dtype {dtype} is for files of ours; leave it out with --to diffusers")
+    if to == "diffusers" and guidance is not None:
+        raise ValueError("--guidance is for files of ours; leave it out with --to diffusers")
     if out.exists():
         raise ValueError(f"{out} exists; name a new {'file' if to == 'unnoise' else 'folder'}")
     if to == "unnoise" and out.suffix != ".safetensors":

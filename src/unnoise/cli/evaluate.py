@@ -71,7 +71,7 @@ def evaluate(
     sampler: Annotated[str, typer.Option(help="For a model: as of `sample`.")] = _DRAWN.sampler,
     steps: Annotated[str, typer.Option(help="For a model: its steps.")] = _DRAWN.steps,
     eta: Annotated[float, typer.Option(help="For a model: as of `sample`.")] = _DRAWN.eta,
-    guidance: steering.Guidance = "1",
+    guidance: steering.Guidance = "",
     scale: steering.Scale = None,
     classifier: steering.Classifier = "",
     guide_at: steering.GuideAt = _DRAWN.guide_at,

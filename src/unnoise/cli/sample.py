@@ -70,7 +70,7 @@ def sample(
     solver_order: Annotated[
         int, typer.Option(help="Of unipc: 2, or 3 without guidance.")
     ] = _DEFAULT.solver_order,
-    guidance: steering.Guidance = "1",
+    guidance: steering.Guidance = "",
     scale: steering.Scale = None,
     classifier: steering.Classifier = "",
     guide_at: steering.GuideAt = _DEFAULT.guide_at,

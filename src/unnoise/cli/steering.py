@@ -14,7 +14,7 @@ Guidance = Annotated[
     typer.Option(
         metavar="SCALE|KIND",
         help="Scale of classifier-free guidance, 1 is off; or the kind that --scale is of: "
-        "none, classifier-free, classifier, autoguidance.",
+        "none, classifier-free, classifier, autoguidance. Default: the scale that the model advises, else 1.",
     ),
 ]
 Scale = Annotated[
@@ -65,6 +65,8 @@ def guidance_values(
         "guidance_interval": guidance_interval, "guidance_course": guidance_course,
         "conditional": conditional,
     }  # fmt: skip
+    if not guidance:
+        return values | {"scale": scale}
     try:
         return values | {"guidance": float(guidance), "scale": scale}
     except ValueError:

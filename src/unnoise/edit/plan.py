@@ -143,6 +143,8 @@ def plan_edit(model: Model, request: EditRequest) -> Edit:
     fit.
     """
     request = from_dict(EditRequest, to_dict(request))
+    if request.generate.guidance is None:
+        request = replace(request, generate=replace(request.generate, guidance=1.0))
     check_request(model, request)
     if request.generate.device != "auto":
         model.to(choose_device(request.generate.device))

@@ -117,9 +117,7 @@ class Shared:
     eta: Annotated[float, typer.Option(help="Noise of the samplers that can do without, as of `sample`.")] = (
         DRAWN.eta
     )
-    guidance: Annotated[float, typer.Option(help="Scale of classifier-free guidance; 1 is off.")] = (
-        DRAWN.guidance
-    )
+    guidance: Annotated[float, typer.Option(help="Scale of classifier-free guidance; 1 is off.")] = 1.0
     classifier: Annotated[str, typer.Option(help="A noisy classifier that guides towards the label.")] = (
         DRAWN.classifier
     )
