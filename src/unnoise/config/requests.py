@@ -40,8 +40,8 @@ class GenerateRequest:
     solver_order: int = 2
     """Of the sampler unipc: 2, or 3 without guidance."""
     guidance: float | None = None
-    """Scale of classifier-free guidance; 1 is off. None is the one that the model file advises for drawing,
-    unless a classifier or a weaker model guides or no class is told; 1 where it advises none, and in edits."""
+    """Scale of classifier-free guidance; 1 is off. None is what the model file advises for drawing, unless a
+    classifier or a weaker model guides or no class is told; 1 where it advises nothing, and in edits."""
     classifier: str = ""
     """File or run directory of a noisy classifier that guides towards the labels; "" for none."""
     scale: float | None = None
