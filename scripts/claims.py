@@ -169,6 +169,7 @@ def main() -> None:
     between.add_argument("sweep", type=Path)
     between.add_argument("one")
     between.add_argument("other")
+    between.add_argument("--beside", type=Path, help="the sweep of the other point, if not the same")
     same = asked.add_parser("alike", help="pictures of one noise")
     same.add_argument("sweep", type=Path)
     same.add_argument("--perceptual", default="auto", help="as autoencoder.perceptual")
@@ -176,7 +177,8 @@ def main() -> None:
     try:
         points = read_sweep(arguments.sweep)
         if arguments.what == "ratio":
-            value, low, high = ratio(*(named(points, name) for name in (arguments.one, arguments.other)))
+            beside = read_sweep(arguments.beside) if arguments.beside else points
+            value, low, high = ratio(named(points, arguments.one), named(beside, arguments.other))
             print(f"{value:.3f}, 95 % interval {low:.3f} to {high:.3f}")
             return
         if arguments.what == "agreement":

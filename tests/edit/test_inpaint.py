@@ -245,6 +245,7 @@ def test_masks_that_do_not_fit(exact_model, tmp_path):
         ({}, ["left, right, top or bottom"]),
         ({"left": -2}, ["left=-2"]),
         ({"right": 10**9}, ["1000000006x6 pixels", "max_pixels"]),
+        ({"right": 10**6}, ["1000006x6 pixels", "fit=tile or a patch"]),
         ({"left": 2, "box": BOX}, ["box", "inpaint"]),
         ({"left": 2, "fit": "crop"}, ["fit=crop", "tile"]),
     ],

@@ -22,6 +22,9 @@ from unnoise.images import ImageBatch, to_images, to_pixels
 from unnoise.model import Model
 from unnoise.planning import Plan
 
+AT_ONCE = 2**22
+"""Pixels, at most, that the network runs over as a whole around a picture; more need squares."""
+
 
 def inpaint(
     model: Model,
@@ -59,6 +62,11 @@ def _with_margins(edit: Edit, picture: Upright, hole: np.ndarray | None) -> Canv
         raise ValueError(
             f"{picture.called}: with its margins it has {width}x{height} pixels, more than "
             f"max_pixels={request.max_pixels:,}; add less, or allow more"
+        )
+    if width * height > AT_ONCE and request.fit != "tile" and request.generate.patch is None:
+        raise ValueError(
+            f"{picture.called}: with its margins it has {width}x{height} pixels, more than the {AT_ONCE:,} "
+            "that are drawn as a whole; use fit=tile or a patch to draw in overlapping squares, or add less"
         )
     return extended(picture, hole, edit.frame, margins)
 

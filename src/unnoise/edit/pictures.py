@@ -127,7 +127,8 @@ def read_upright(source: Readable | Picture, channels: int, request: EditRequest
             kept = upright(image, decoding)
             whole = upright(image, replace(decoding, channels=4))
     except BrokenPicture as error:
-        raise ValueError(f"{called}: {error}") from None
+        way_out = "" if ";" in str(error) else "; mend it, or leave it out"
+        raise ValueError(f"{called}: {error}{way_out}") from None
     if channels < 3 and not request.grey and _has_colour(whole):
         raise ValueError(
             f"{called}: it has colour and the model draws in grey; option grey takes it without its colours"
