@@ -6,8 +6,9 @@
     python scripts/claims.py alike steps
 
 agreement: the share of pictures that a plain classifier, which guided nothing, takes for what was asked for,
-beside precision and recall. ratio: of two points' Frechet distances, with an interval. alike: how far
-pictures of one noise are apart between the points, against pictures of one class and other noises.
+and the Inception Score of its answers, beside precision and recall. ratio: of two points' Frechet distances,
+with an interval. alike: how far pictures of one noise are apart between the points, against pictures of one
+class and other noises.
 """
 
 import argparse
@@ -21,10 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unnoise.classifier import agreement, load_classifier
+from unnoise.classifier import load_classifier
 from unnoise.config.schema import DataConfig
 from unnoise.data import Dataset, open_data
-from unnoise.metrics.intervals import Z, share_interval
+from unnoise.metrics.inception_score import inception_score
+from unnoise.metrics.intervals import Z, score_error, share_interval
 from unnoise.studies.swept import aligned
 from unnoise.train.perceptual import Perceptual, choose, open_perceptual
 
@@ -74,29 +76,35 @@ def named(points: list[Kept], name: str) -> Kept:
 
 
 def agreed(points: list[Kept], classifier: Path) -> list[list[str]]:
-    """A header, and of every point the share that agrees with what was asked for, precision and recall."""
+    """A header, and of every point the share that agrees with what was asked for, the Inception Score of the
+    classifier's own answers, precision and recall.
+    """
     judge = load_classifier(classifier)
     first = points[0].metric("recall")["value"]
-    rows = [["", "agreement", "lowest class", "precision", "recall", "of the first's"]]
+    rows = [["", "agreement", "lowest class", "IS[classifier]", "precision", "recall", "of the first's"]]
     for point in points:
         pictures = point.pictures()
         if pictures.labels is None:
             raise ValueError(f"{point.samples} holds pictures of no class, which have none to agree with")
-        counts = dict.fromkeys(pictures.classes, (0, 0))
+        hits: dict[str, list[bool]] = {name: [] for name in pictures.classes}
+        answers = []
         for batch in pictures.blocks():
             names = [pictures.classes[k] for k in batch.label.tolist()]
-            for name, (right, total) in agreement(judge, batch.pixels, names).items():
-                counts[name] = counts[name][0] + right, counts[name][1] + total
-        total = sum(count for _, count in counts.values())
-        share = sum(right for right, _ in counts.values()) / total
-        begin, end = share_interval(share, total)
-        low, worst = min((right / count, name) for name, (right, count) in counts.items() if count)
+            logits = judge.taps(batch.pixels).logits
+            answers.append(logits.softmax(1))
+            for name, hit in zip(names, (logits.argmax(1) == judge.labels(names)).tolist(), strict=True):
+                hits[name].append(hit)
+        probs = torch.cat(answers)
+        share = sum(map(sum, hits.values())) / len(probs)
+        begin, end = share_interval(share, len(probs))
+        low, worst = min((sum(each) / len(each), name) for name, each in hits.items() if each)
         recall = point.metric("recall")["value"]
         rows.append(
             [
                 point.name,
                 f"{100 * share:.1f} % ({100 * begin:.1f} to {100 * end:.1f})",
                 f"{100 * low:.0f} % {worst}",
+                f"{inception_score(fake=probs):.2f} ± {Z * score_error(probs):.2f}",
                 f"{point.metric('precision')['value']:.3f}",
                 f"{recall:.3f}",
                 f"{100 * recall / first:.0f} %" if first else "",

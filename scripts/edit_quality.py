@@ -24,7 +24,7 @@ from PIL import Image
 from unnoise.classes import match_classes
 from unnoise.config.requests import EditRequest, GenerateRequest
 from unnoise.config.schema import DataConfig
-from unnoise.data import open_data
+from unnoise.data import Batch, open_data
 from unnoise.data.masks import draw_masks
 from unnoise.distributed import choose_device
 from unnoise.edit import colorize, consistency, inpaint, upscale
@@ -83,12 +83,18 @@ def shrunk(pictures: np.ndarray, factor: int) -> np.ndarray:
 
 
 def of_model(
-    model: Model, task: str, method: str, labels: tuple[str, ...], chosen: argparse.Namespace
+    model: Model, task: str, method: str, said: dict[str, tuple[str, ...]], chosen: argparse.Namespace
 ) -> Method:
     """One result of each picture."""
     sampler = "ddpm" if method == "particles" else chosen.sampler
     drawn = GenerateRequest(
-        n=1, steps=chosen.steps, sampler=sampler, seed=SEED, labels=labels, batch_size=BLOCK
+        n=1,
+        steps=chosen.steps,
+        sampler=sampler,
+        guidance=chosen.guidance,
+        seed=SEED,
+        batch_size=BLOCK,
+        **said,
     )
     extra: dict[str, Any] = {"jump": chosen.jump, "repeats": chosen.repeats} if method == "repaint" else {}
     if method == "particles":
@@ -144,7 +150,7 @@ class Gauge:
 
 
 def rows_of(
-    task: str, real: np.ndarray, model: Model, labels: tuple[str, ...], chosen: argparse.Namespace
+    task: str, real: np.ndarray, model: Model, said: dict[str, tuple[str, ...]], chosen: argparse.Namespace
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Method]]:
     """What is known, as a picture and as it is given, the holes, and the methods of a task."""
     given, hole = real, np.zeros(real.shape[:3], bool)
@@ -164,7 +170,7 @@ def rows_of(
         given = shrunk(real, factor)
         methods["bicubic"] = lambda pictures, _: enlarged(pictures, factor)
     for method in chosen.methods.split(","):
-        methods[method] = of_model(model, task, method, labels, chosen)
+        methods[method] = of_model(model, task, method, said, chosen)
     return given, hole, methods
 
 
@@ -172,12 +178,12 @@ def measure(
     task: str,
     real: np.ndarray,
     model: Model,
-    labels: tuple[str, ...],
+    said: dict[str, tuple[str, ...]],
     gauge: Gauge,
     chosen: argparse.Namespace,
 ) -> None:
     """A line a method, and the sheet."""
-    given, hole, methods = rows_of(task, real, model, labels, chosen)
+    given, hole, methods = rows_of(task, real, model, said, chosen)
     shown = [real[:SHOWN], given[:SHOWN] if given.shape == real.shape else _blocks(given, real)[:SHOWN]]
     for name, method in methods.items():
         began = time.monotonic()
@@ -207,6 +213,18 @@ def _blocks(small: np.ndarray, real: np.ndarray) -> np.ndarray:
     return small.repeat(factor, 1).repeat(factor, 2)
 
 
+def told(model: Model, classes: list[str], batch: Batch) -> dict[str, tuple[str, ...]]:
+    """What the pictures are called, as fields of a GenerateRequest: captions for a model of words."""
+    if model.info.vocabulary:
+        if batch.caption is None:
+            raise SystemExit("the pictures have no captions; leave --told out")
+        return {"prompts": tuple(batch.caption)}
+    if batch.label is None:
+        raise SystemExit("the pictures have no classes; leave --told out")
+    known = match_classes(classes, model.class_names, whose="the pictures")
+    return {"labels": tuple(str(known[int(k)]) for k in batch.label)}
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
@@ -215,9 +233,10 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=500, help="Pictures, the first ones of the seed's order.")
     parser.add_argument("--tasks", default="box,half,strokes,lines,x2,x4")
     parser.add_argument("--methods", default="replace,repaint,dps,pigdm")
-    parser.add_argument("--told", action="store_true", help="Tell the model the pictures' classes.")
+    parser.add_argument("--told", action="store_true", help="Tell classes or captions.")
     parser.add_argument("--steps", default="50")
     parser.add_argument("--sampler", default="ddim")
+    parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--jump", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--particles", type=int, default=16)
@@ -230,17 +249,12 @@ def main() -> None:
     places = np.random.default_rng(SEED).permutation(len(data))[: chosen.n]
     batch = data.take(places)
     real = np.asarray(batch.pixels)
-    labels: tuple[str, ...] = ()
-    if chosen.told:
-        if batch.label is None:
-            raise SystemExit(f"{chosen.data} has no classes; leave --told out")
-        known = match_classes(data.classes, model.class_names, whose="the pictures")
-        labels = tuple(str(known[int(k)]) for k in batch.label)
+    said = told(model, data.classes, batch) if chosen.told else {}
     gauge = Gauge(chosen.features, str(choose_device("auto")))
     print(f"| task | method | LPIPS | {gauge.names('FD')} | consistency, median | ms a picture |")
     print("|---|---|---|---|---|---|")
     for task in chosen.tasks.split(","):
-        measure(task, real, model, labels, gauge, chosen)
+        measure(task, real, model, said, gauge, chosen)
 
 
 if __name__ == "__main__":

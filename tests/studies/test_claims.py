@@ -34,6 +34,7 @@ def test_agreement_is_that_of_the_kept_pictures(swept, place):
     for row in rows[1:]:  # four pictures of each of five classes, of which one is always named
         assert row[1] == "20.0 % (8.1 to 41.6)"  # Wilson's, of 4 of 20
         assert row[2] == f"0 % {min(name for k, name in enumerate(NAMES) if k != 2)}"
+        assert row[3] == "1.00 ± 0.00"  # the same answer to all
     points = claims.read_sweep(out)
     for point, recall in zip(points, (0.5, 0.2), strict=True):
         point.metric("recall")["value"] = recall
