@@ -9,11 +9,16 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from unnoise.networks import norm as norms
+from unnoise.networks.autoencoder import build_first_stage
+from unnoise.networks.first_stage_settings import KlSettings, VqSettings
 from unnoise.networks.kernels import build
 from unnoise.networks.kernels.group_norm import is_available, is_usable
-from unnoise.networks.norm import GroupNorm, best_layout, group_count, norm_silu
+from unnoise.networks.norm import GroupNorm, best_layout, group_count, norm_silu, regroup
+from unnoise.networks.settings import UNetSettings
+from unnoise.networks.unet import UNet
 
 compiled = pytest.mark.skipif(not is_available(), reason="no C compiler here")
 
@@ -210,3 +215,43 @@ def test_two_processes_compile_at_once(tmp_path):
     environment = {"XDG_CACHE_HOME": str(tmp_path), "PATH": "/usr/bin:/bin:/usr/local/bin"}
     runs = [subprocess.Popen([sys.executable, "-c", code], env=environment) for _ in range(2)]
     assert [run.wait() for run in runs] == [0, 0]
+
+
+@given(st.integers(1, 400), st.integers(1, 40))
+def test_groups_have_the_channels_asked_for(channels, least):
+    """As many groups as that allows, 32 at most; one where there are too few channels for two."""
+    groups = group_count(channels, least)
+    fitting = [n for n in range(1, 33) if channels % n == 0 and channels // n >= least]
+    assert groups == max(fitting, default=1)
+
+
+def test_wide_groups_keep_how_strong_a_colour_is():
+    """Of channels that tell colours apart by their size alone; a channel a group makes them equal."""
+    torch.manual_seed(0)
+    place = torch.rand(1, 1, 8, 8)
+    green, brown = (place * (1 + 2 * torch.rand(1, 32, 1, 1)) for _ in range(2))
+    norm = GroupNorm(32)
+    assert torch.allclose(norm(green), norm(brown), atol=1e-2)
+    before = norm.state_dict()
+    regroup(nn.Sequential(norm), None)
+    assert norm.num_groups == 32
+    regroup(nn.Sequential(norm), 8)
+    assert norm.num_groups == 4 and norm.state_dict().keys() == before.keys()
+    assert (norm(green) - norm(brown)).abs().mean() > 0.1
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda channels: UNet(UNetSettings(in_channels=3, out_channels=3, width=32, norm_channels=channels)),
+        lambda channels: build_first_stage(KlSettings(in_channels=3, width=32, norm_channels=channels)),
+        lambda channels: build_first_stage(VqSettings(in_channels=3, width=32, norm_channels=channels)),
+    ],
+)
+def test_networks_take_their_groups_from_the_settings(build):
+    def least(network):
+        return min(n.num_channels // n.num_groups for n in network.modules() if isinstance(n, GroupNorm))
+
+    assert least(build(None)) == 1 and least(build(8)) == 8
+    with pytest.raises(ValueError, match="norm_channels=0 makes no groups"):
+        build(0)

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from unnoise.networks.attention import LinearAttention
 from unnoise.networks.first_stage_settings import FirstStageSettings, KlSettings, VqSettings
 from unnoise.networks.layers import Conv2d
-from unnoise.networks.norm import GroupNorm, best_layout, norm_silu
+from unnoise.networks.norm import GroupNorm, best_layout, norm_silu, regroup
 from unnoise.networks.posterior import Posterior
 from unnoise.networks.quantize import Quantised, VectorQuantizer
 from unnoise.networks.unet_ddpm import EPS, AttnBlock, Downsample, ResBlock, Upsample
@@ -107,6 +107,7 @@ class KlAutoencoder(nn.Module):
         self.decoder = Decoder(settings, inner)
         self.quant_conv = Conv2d(2 * inner, 2 * settings.latent_channels, 1)
         self.post_quant_conv = Conv2d(settings.latent_channels, inner, 1)
+        regroup(self, settings.norm_channels)
         self.to(memory_format=torch.channels_last)  # or every step would re-order the weights of every layer
 
     def encode(self, images: Tensor) -> Tensor:
@@ -149,6 +150,7 @@ class VqAutoencoder(nn.Module):
         )
         self.quant_conv = Conv2d(inner, settings.latent_channels, 1)
         self.post_quant_conv = Conv2d(settings.latent_channels, inner, 1)
+        regroup(self, settings.norm_channels)
         self.to(memory_format=torch.channels_last)  # or every step would re-order the weights of every layer
 
     def encode(self, images: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from unnoise.networks.settings import check_multiple
+from unnoise.networks.settings import check_multiple, check_norms
 
 Attention = Literal["vanilla", "linear", "none"]
 
@@ -28,6 +28,9 @@ class KlSettings:
     """Down-sampling factors with attention, of one head (latent-diffusion's files give pixels)."""
     attention_type: Attention = "vanilla"
     """Over all pairs of positions, linear in the positions, or none: that of the bottom too."""
+    norm_channels: int | None = None
+    """Channels of a group of every norm, at least; None: 32 groups wherever that divides the channels, as
+    published. A narrow network then has one or two channels a group, which erases colours."""
     dropout: float = 0.0
     checkpoint: bool = False
     """Recompute activations in the backward pass to save memory."""
@@ -73,6 +76,9 @@ class VqSettings:
     """Down-sampling factors with attention, of one head (latent-diffusion's files give pixels)."""
     attention_type: Attention = "vanilla"
     """Over all pairs of positions, linear in the positions, or none: that of the bottom too."""
+    norm_channels: int | None = None
+    """Channels of a group of every norm, at least; None: 32 groups wherever that divides the channels, as
+    published. A narrow network then has one or two channels a group, which erases colours."""
     dropout: float = 0.0
     checkpoint: bool = False
     """Recompute activations in the backward pass to save memory."""
@@ -112,6 +118,7 @@ def _check(settings: FirstStageSettings) -> None:
             f"the first stage's channel_mult={settings.channel_mult} with width={settings.width} must "
             "name at least one level, each of one channel or more"
         )
+    check_norms(settings.norm_channels)
     levels = [2**number for number in range(len(widths))]
     for factor in settings.attention:
         if factor not in levels:

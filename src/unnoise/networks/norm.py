@@ -20,14 +20,26 @@ def best_layout(x: Tensor) -> torch.memory_format:
     return torch.channels_last if takes(x.device.type, x.dtype) else torch.contiguous_format
 
 
-def group_count(channels: int) -> int:
+def group_count(channels: int, least: int | None = None) -> int:
     """Groups of a norm: 32 where that divides (ADM), else the largest divisor that leaves 4 channels a group.
 
-    Small groups let the norm erase what an additive embedding says; one channel a group erases all of it.
+    Small groups let the norm erase what an additive embedding says, and how strong a colour is; one channel
+    a group erases all of it. With `least` every group has so many channels or more: 32 groups at most, and
+    one where there are fewer channels.
     """
-    if channels % 32 == 0:
+    if least is None and channels % 32 == 0:
         return 32
-    return max(n for n in range(1, min(32, max(1, channels // 4)) + 1) if channels % n == 0)
+    most = min(32, max(1, channels // (least or 4)))
+    return max(n for n in range(1, most + 1) if channels % n == 0)
+
+
+def regroup(network: nn.Module, least: int | None) -> None:
+    """Give every norm in a network groups of at least so many channels; None leaves them. Their weights have
+    the same shapes in any groups.
+    """
+    for norm in network.modules() if least is not None else ():
+        if isinstance(norm, GroupNorm):
+            norm.num_groups = group_count(norm.num_channels, least)
 
 
 class GroupNorm(nn.GroupNorm):

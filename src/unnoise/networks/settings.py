@@ -47,6 +47,9 @@ class UNetSettings:
     """Adaptive group normalisation (scale and shift); False adds the embedding."""
     rescale_residual: bool = False
     """Multiply each residual sum by 1/sqrt(2)."""
+    norm_channels: int | None = None
+    """Channels of a group of every norm, at least; None: 32 groups wherever that divides the channels, as
+    published. A narrow network then has one or two channels a group, which erases colours."""
     dropout: float = 0.0
     classes: int | None = None
     """Rows of the class embedding, the null class included; None without classes (or data not yet known)."""
@@ -178,6 +181,12 @@ def check_multiple(side: int, factor: int) -> None:
         raise ValueError(
             f"a side of {side} pixels is no multiple of {factor}, this network's down-sampling; use {fitting}"
         )
+
+
+def check_norms(channels: int | None) -> None:
+    """Refuse a number of channels a group that makes no norm."""
+    if channels is not None and channels < 1:
+        raise ValueError(f"norm_channels={channels} makes no groups; use 1 or more, 8 for narrow networks")
 
 
 @dataclass(frozen=True, kw_only=True)

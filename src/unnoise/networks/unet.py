@@ -18,8 +18,8 @@ from unnoise.networks.attention import SelfAttention
 from unnoise.networks.embeddings import timestep_embedding
 from unnoise.networks.inputs import check_context, check_label, check_level, joined
 from unnoise.networks.layers import Conv2d, LayerNorm, Linear, residual, zeroed
-from unnoise.networks.norm import GroupNorm, best_layout, norm_silu
-from unnoise.networks.settings import UNetSettings
+from unnoise.networks.norm import GroupNorm, best_layout, norm_silu, regroup
+from unnoise.networks.settings import UNetSettings, check_norms
 from unnoise.networks.transformer import SpatialTransformer
 
 LEVELS = 1000
@@ -131,6 +131,7 @@ class UNet(nn.Module):
             nn.SiLU(),
             zeroed(Conv2d(first, settings.out_channels * settings.patch**2, 3, padding=1)),
         )
+        regroup(self, settings.norm_channels)
         self.to(memory_format=torch.channels_last)  # or every step would re-order the weights of every layer
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
@@ -283,6 +284,7 @@ def _check(settings: UNetSettings) -> None:
     for name in ("in_channels", "out_channels", "width", "depth", "patch", "heads"):
         if getattr(settings, name) < 1:
             raise ValueError(f"{name}={getattr(settings, name)} must be at least 1")
+    check_norms(settings.norm_channels)
     _check_transformer(settings)
     if not settings.channel_mult or any(int(m * settings.width) < 1 for m in settings.channel_mult):
         raise ValueError(

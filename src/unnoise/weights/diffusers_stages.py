@@ -176,7 +176,7 @@ def _options(stage: FirstStage) -> dict[str, Any]:
         "block_out_channels": widths,
         "layers_per_block": settings.depth,
         "act_fn": "silu",
-        "norm_num_groups": _groups(widths, "this first stage"),
+        "norm_num_groups": _groups(widths, "this first stage", settings.norm_channels),
         "sample_size": stage.config.image_size or 32,
         "scaling_factor": stage.scale[0],
         "mid_block_add_attention": settings.attention_type != "none",
@@ -192,8 +192,8 @@ def _options(stage: FirstStage) -> dict[str, Any]:
     }
 
 
-def _groups(widths: Any, where: str) -> int:
-    counts = {group_count(width) for width in widths}
+def _groups(widths: Any, where: str, least: int | None = None) -> int:
+    counts = {group_count(width, least) for width in widths}
     if len(counts) > 1:
         raise ValueError(
             f"{where}: widths {list(widths)} have norms of several group counts; diffusers has one"
