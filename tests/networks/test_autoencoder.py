@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tests.networks.first_stages import TINY_KL, TINY_VQ
 from unnoise.networks import quantize
@@ -43,6 +44,7 @@ def test_what_does_not_fit_is_refused_in_one_line(settings):
         ({"channel_mult": ()}, "at least one level"),
         ({"attention": (8,)}, "names 8, but its levels are at 1, 2, 4"),
         ({"dropout": 1.0}, "dropout=1 is no share"),
+        ({"shortcut": True, "latent_channels": 2}, "no place for 3 colours in latent_channels=2"),
         ({"codes": 1}, "codes=1 makes no codebook"),
         ({"beta": -1.0}, "beta=-1.0 makes no codebook"),
     ],
@@ -50,6 +52,34 @@ def test_what_does_not_fit_is_refused_in_one_line(settings):
 def test_settings_that_make_no_network_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         build_first_stage(replace(TINY_VQ, **change))
+
+
+@BOTH
+@pytest.mark.parametrize("channels", [3, 5])
+def test_a_shortcut_carries_the_mean_colours(settings, channels):
+    """Before training they are all there is; what the network learns is added to them."""
+    torch.manual_seed(0)
+    network = build_first_stage(replace(settings, latent_channels=channels, shortcut=True))
+    images = torch.rand(2, 3, 8, 12) * 2 - 1
+    colours = images.unflatten(3, (3, 4)).unflatten(2, (2, 4)).mean((3, 5))
+    latents = network.encode(images)
+    if settings.kind == "kl":
+        posterior = Posterior.of(latents)
+        assert torch.allclose(posterior.std, torch.full_like(posterior.std, 0.0498), atol=1e-4)
+        latents = posterior.mean
+        pictures = network.decode(latents)
+        assert torch.allclose(pictures, colours.repeat_interleave(4, 2).repeat_interleave(4, 3), atol=1e-5)
+    assert torch.allclose(latents[:, :3], colours, atol=1e-5) and not latents[:, 3:].any()
+    for layer in (network.quant_conv, network.decoder.conv_out):
+        torch.nn.init.normal_(layer.weight)
+    plain = build_first_stage(replace(settings, latent_channels=channels))
+    plain.load_state_dict(network.state_dict())
+    added = network.encode(images) - plain.encode(images)
+    assert torch.allclose(added, F.pad(colours, (0, 0, 0, 0, 0, added.shape[1] - 3)), atol=1e-4)
+    z = torch.randn(2, channels, 2, 3)
+    codes = network.quantize.lookup(network.quantize.nearest(z)) if settings.kind == "vq" else z
+    more = network.decode(z) - plain.decode(z)
+    assert torch.allclose(more, codes[:, :3].repeat_interleave(4, 2).repeat_interleave(4, 3), atol=1e-4)
 
 
 @BOTH

@@ -72,6 +72,7 @@ def test_diffusers_gives_the_same(name, tmp_path: Path) -> None:
         ({"attention_type": "linear"}, "no first stage with attention_type=linear"),
         ({"channel_mult": (0.5, 1, 2)}, "first level of another width"),
         ({"inner_channels": 5}, "inner_channels=5"),
+        ({"shortcut": True}, "no first stage with a shortcut"),
         ({"attention": (4,)}, "attention places without attention"),
     ],
 )

@@ -6,6 +6,7 @@ files without their `first_stage_model.`, so loading them is strict and needs no
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -108,6 +109,8 @@ class KlAutoencoder(nn.Module):
         self.quant_conv = Conv2d(2 * inner, 2 * settings.latent_channels, 1)
         self.post_quant_conv = Conv2d(settings.latent_channels, inner, 1)
         regroup(self, settings.norm_channels)
+        if settings.shortcut:
+            _begin_with_colours(self)
         self.to(memory_format=torch.channels_last)  # or every step would re-order the weights of every layer
 
     def encode(self, images: Tensor) -> Tensor:
@@ -115,7 +118,7 @@ class KlAutoencoder(nn.Module):
 
         images: (B, in_channels, H, W) in [-1, 1].
         """
-        return self.quant_conv(_encoded(self, images))
+        return _with_colours(self, self.quant_conv(_encoded(self, images)), images)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures (B, in_channels, f h, f w) of latents (B, channels, h, w)."""
@@ -151,6 +154,8 @@ class VqAutoencoder(nn.Module):
         self.quant_conv = Conv2d(inner, settings.latent_channels, 1)
         self.post_quant_conv = Conv2d(settings.latent_channels, inner, 1)
         regroup(self, settings.norm_channels)
+        if settings.shortcut:
+            _begin_with_colours(self)
         self.to(memory_format=torch.channels_last)  # or every step would re-order the weights of every layer
 
     def encode(self, images: Tensor) -> Tensor:
@@ -158,7 +163,7 @@ class VqAutoencoder(nn.Module):
 
         images: (B, in_channels, H, W) in [-1, 1].
         """
-        return self.quant_conv(_encoded(self, images))
+        return _with_colours(self, self.quant_conv(_encoded(self, images)), images)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures (B, in_channels, f h, f w) of the codes nearest to latents (B, channels, h, w)."""
@@ -205,7 +210,33 @@ def _check_latents(network: FirstStageNetwork, latents: Tensor) -> None:
 
 def _decoded(network: FirstStageNetwork, latents: Tensor) -> Tensor:
     _check_latents(network, latents)
-    return network.decoder(_prepared(network, network.post_quant_conv(latents)))
+    pictures: Tensor = network.decoder(_prepared(network, network.post_quant_conv(latents)))
+    if not network.settings.shortcut:
+        return pictures
+    colours = latents[:, : pictures.shape[1]].to(pictures.dtype)
+    return pictures + F.interpolate(colours, scale_factor=network.factor, mode="nearest")
+
+
+BEGUN_LOGVAR = -6.0
+"""Of the latents of a shortcut, before training: noise that leaves colours to be seen."""
+
+
+@torch.no_grad()
+def _begin_with_colours(network: FirstStageNetwork) -> None:
+    """Let encoder and decoder add nothing yet to what the shortcut carries."""
+    for layer in (network.quant_conv, network.decoder.conv_out):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    if isinstance(network, KlAutoencoder):
+        network.quant_conv.bias[network.channels :] = BEGUN_LOGVAR
+
+
+def _with_colours(network: FirstStageNetwork, latents: Tensor, images: Tensor) -> Tensor:
+    """Latents, or their moments, with the mean colours added to their first channels by a `shortcut`."""
+    if not network.settings.shortcut:
+        return latents
+    colours = F.avg_pool2d(images, network.factor).to(latents.dtype)
+    return latents + F.pad(colours, (0, 0, 0, 0, 0, latents.shape[1] - colours.shape[1]))
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

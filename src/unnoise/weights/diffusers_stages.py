@@ -160,6 +160,8 @@ def _options(stage: FirstStage) -> dict[str, Any]:
         why = "attention places without attention"
     elif widths[0] != settings.width:
         why = f"a first level of another width than the first layer's (channel_mult={settings.channel_mult})"
+    elif settings.shortcut:
+        why = "a shortcut"
     elif len(stage.scale) > 1:
         why = "a scale for each channel"
     elif isinstance(settings, KlSettings) and settings.inner_channels not in (None, settings.latent_channels):
