@@ -223,12 +223,15 @@ BEGUN_LOGVAR = -6.0
 
 @torch.no_grad()
 def _begin_with_colours(network: FirstStageNetwork) -> None:
-    """Let encoder and decoder add nothing yet to what the shortcut carries."""
-    for layer in (network.quant_conv, network.decoder.conv_out):
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
+    """Let encoder and decoder add nothing yet to what the shortcut carries; other channels are as ever."""
+    moments = network.quant_conv
+    for weight in (moments.weight, moments.bias):
+        weight[: network.settings.in_channels] = 0
+    nn.init.zeros_(network.decoder.conv_out.weight)
+    nn.init.zeros_(network.decoder.conv_out.bias)
     if isinstance(network, KlAutoencoder):
-        network.quant_conv.bias[network.channels :] = BEGUN_LOGVAR
+        moments.weight[network.channels :] = 0
+        moments.bias[network.channels :] = BEGUN_LOGVAR
 
 
 def _with_colours(network: FirstStageNetwork, latents: Tensor, images: Tensor) -> Tensor:
