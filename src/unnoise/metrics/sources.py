@@ -152,6 +152,7 @@ def _model_pictures(path: Path, request: EvaluateRequest, n: int | None) -> Pict
     wanted: GenerateRequest = replace(request.generate, n=count)
     model = load(file, choose_device(request.device), preset=request.preset)
     ready = plan(model, wanted)
+    wanted = ready.request
     channels, height, width = ready.picture
     weights = file_hash(file)
 
