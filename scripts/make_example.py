@@ -47,19 +47,22 @@ class Notes:
     """Commands that repeat it."""
     data: str
     limits: str
+    guidance: float = 1.0
+    """That the model is to advise."""
 
 
 NOTES = {
     "fashion-28": Notes(
         "Ten kinds of clothes, 28x28 grey, by class or of no class.",
         (
-            "unnoise sample fashion-28 -n 80 --steps 25 --guidance 1.5 --out drawn",
+            "unnoise sample fashion-28 -n 80 --out drawn",
             "unnoise sample fashion-28 -n 16 --label sneaker --out sneakers",
         ),
         ("unnoise train fashion-28 --data fashion-mnist --seed 1",),
         FASHION,
         "Shirts, coats and pullovers are taken for each other, as in the real pictures. Writing and prints "
         "on clothes come out as texture.",
+        guidance=1.5,
     ),
     "noisy-classifier-28": Notes(
         "Tells the ten kinds of clothes apart in pictures of any noise; guides fashion-28.",
@@ -70,7 +73,7 @@ NOTES = {
     ),
     "emoji-64": Notes(
         "Emoji of eight styles from words, 64x64 RGB on white, with its first stage inside.",
-        ('unnoise sample emoji-64 --prompt "a noto emoji of a cat" -n 8 --guidance 3 --steps 25 --out cats',),
+        ('unnoise sample emoji-64 --prompt "a noto emoji of a cat" -n 8 --out cats',),
         (
             "unnoise build emoji --out emoji64",
             "unnoise train emoji-stage-64 --data emoji64/train --seed 0 --out stage",
@@ -83,6 +86,7 @@ NOTES = {
         "styles noto, noto v1, twemoji, emojione, fxemoji, fluent 3d, fluent flat and fluent gradient. What "
         "it draws of objects never seen is a guess from their words. Letters and small faces blur. Greens "
         "come out brown or blue, pinks red: its first stage lost that axis of colours.",
+        guidance=3.0,
     ),
 }
 
@@ -111,7 +115,7 @@ def make(name: str, source: Path, evaluation: Path) -> None:
         raise ValueError(f"{settings} does not exist; name a run directory, or a model file in one")
     config = from_dict(TrainConfig, parse_yaml(settings.read_text("utf-8"), where=str(settings)))
     file = examples.HERE / name / examples.MODEL
-    model = _store(weights, file)
+    model = _store(weights, file, NOTES[name].guidance)
     size = file.stat().st_size
     if size > LIMIT:
         file.unlink()
@@ -120,7 +124,7 @@ def make(name: str, source: Path, evaluation: Path) -> None:
     print(f"{file}: {size:,} bytes")
 
 
-def _store(source: Path, out: Path) -> Model | NoisyClassifier:
+def _store(source: Path, out: Path, guidance: float) -> Model | NoisyClassifier:
     """The model, stored as float16, with no path of this machine in what it says of its data."""
     if read_header(source).get("kind") == KIND:
         classifier = load_noisy_classifier(source)
@@ -131,7 +135,8 @@ def _store(source: Path, out: Path) -> Model | NoisyClassifier:
         if stage is not None:
             config = replace(stage.config, validation=_short(stage.config.validation))
             stage = replace(stage, config=config, info=_without_paths(stage.info))
-        model = replace(drawn, info=_without_paths(drawn.info), first_stage=stage)
+        info = replace(_without_paths(drawn.info), guidance=guidance)
+        model = replace(drawn, info=info, first_stage=stage)
     store(out, model, torch.float16)
     return model
 
@@ -162,6 +167,7 @@ def _card(
         "file": f"{file.name}, {file.stat().st_size:,} bytes, SHA-256 {digest}",
         "training": f"{steps}, seed {config.seed}, preset `{info.preset}`",
         "average": f"of rate {info.ema_rate}",
+        "drawn with": f"guidance {info.guidance:g} where nothing else is said",
         "trained with": f"unnoise {info.version}",
         "pictures": f"{info.data.get('pictures', 0):,}, fingerprint {info.data.get('fingerprint', '')}",
     }

@@ -46,6 +46,9 @@ def test_files_are_small_half_precision_and_what_their_cards_say(name):
         assert part in card
     info = read_header(file)["info"]
     assert f"{info['step']:,} steps" in card and info["licence"] == "MIT"
+    advised = info.get("guidance", 1)
+    assert advised == {"fashion-28": 1.5, "emoji-64": 3}.get(name, 1)
+    assert advised == 1 or f"guidance {advised:g} where nothing else" in card
 
 
 @EVERY
