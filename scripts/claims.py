@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unnoise.classifier import load_classifier
+from unnoise.classifier import load_classifier, tally
 from unnoise.config.schema import DataConfig
 from unnoise.data import Dataset, open_data
 from unnoise.metrics.inception_score import inception_score
@@ -86,18 +86,18 @@ def agreed(points: list[Kept], classifier: Path) -> list[list[str]]:
         pictures = point.pictures()
         if pictures.labels is None:
             raise ValueError(f"{point.samples} holds pictures of no class, which have none to agree with")
-        hits: dict[str, list[bool]] = {name: [] for name in pictures.classes}
+        counts = dict.fromkeys(pictures.classes, (0, 0))
         answers = []
         for batch in pictures.blocks():
             names = [pictures.classes[k] for k in batch.label.tolist()]
             logits = judge.taps(batch.pixels).logits
             answers.append(logits.softmax(1))
-            for name, hit in zip(names, (logits.argmax(1) == judge.labels(names)).tolist(), strict=True):
-                hits[name].append(hit)
+            for name, (right, total) in tally(judge, logits.argmax(1), names).items():
+                counts[name] = counts[name][0] + right, counts[name][1] + total
         probs = torch.cat(answers)
-        share = sum(map(sum, hits.values())) / len(probs)
+        share = sum(right for right, _ in counts.values()) / len(probs)
         begin, end = share_interval(share, len(probs))
-        low, worst = min((sum(each) / len(each), name) for name, each in hits.items() if each)
+        low, worst = min((right / total, name) for name, (right, total) in counts.items() if total)
         recall = point.metric("recall")["value"]
         rows.append(
             [

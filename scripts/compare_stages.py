@@ -4,8 +4,9 @@
 
 PSNR and LPIPS of reconstructions; their energy at high frequencies as a share of the real pictures' (below
 100 % they are blurred, above they are noisy); the deviation of unscaled latents; of a codebook the share of
-codes that are chosen, and as many codes as would carry the choices if all were equal. A line a run, means
-with 95 % intervals over pictures.
+codes that are chosen, and as many codes as would carry the choices if all were equal. Of pictures in colour
+the share of their variance that is kept, of grey, from red to blue, and from green to magenta. A line a run,
+means with 95 % intervals over pictures.
 """
 
 import argparse
@@ -28,6 +29,8 @@ from unnoise.train.perceptual import Perceptual, choose, open_perceptual
 BLOCK = 64
 HIGH = 0.25
 """Cycles a pixel from which a frequency is high: half of the highest along an axis."""
+COLOURS = ("lost", "square", "mean")
+"""Of the axes of colour: squared errors, squares, means."""
 
 
 def high_energy(images: Tensor) -> Tensor:
@@ -36,6 +39,12 @@ def high_energy(images: Tensor) -> Tensor:
     spectrum = torch.fft.fft2(images.double(), norm="ortho").abs().square()
     radius = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.fftfreq(width)[None])
     return (spectrum * (radius >= HIGH)).mean((1, 2, 3))
+
+
+def opponent(images: Tensor) -> Tensor:
+    """Grey, red to blue, green to magenta: three axes at right angles, (B, 3, H, W) of RGB images."""
+    axes = torch.tensor([[1.0, 1, 1], [1, 0, -1], [-1, 2, -1]], dtype=torch.float64)
+    return torch.einsum("ij,bjhw->bihw", axes / axes.norm(dim=1, keepdim=True), images.double())
 
 
 def interval(values: Tensor) -> str:
@@ -47,7 +56,9 @@ def interval(values: Tensor) -> str:
 @torch.no_grad()
 def measured(stage: FirstStage, data: Dataset, places: Tensor, perceptual: Perceptual | None) -> str:
     """One line of the table."""
-    kept: dict[str, list[Tensor]] = {name: [] for name in ("psnr", "lpips", "made", "real", "latents")}
+    kept: dict[str, list[Tensor]] = {
+        name: [] for name in ("psnr", "lpips", "made", "real", "latents", *COLOURS)
+    }
     counts: Tensor | float = 0.0
     gaussian = isinstance(stage.network, KlAutoencoder)
     for block in places.split(BLOCK):
@@ -62,6 +73,11 @@ def measured(stage: FirstStage, data: Dataset, places: Tensor, perceptual: Perce
             kept["lpips"].append(perceptual(seen, fakes).flatten().double().cpu())
         kept["made"].append(high_energy(to_images(made)))
         kept["real"].append(high_energy(images))
+        if images.shape[1] == 3:
+            axes = opponent(images)
+            errors = (opponent(to_images(made)) - axes).square()
+            for name, values in zip(COLOURS, (errors, axes.square(), axes), strict=True):
+                kept[name].append(values.mean((2, 3)))
         encoded = stage.network.encode(seen)
         kept["latents"].append((encoded.chunk(2, 1)[0] if gaussian else encoded).flatten().cpu())
         if not gaussian:
@@ -74,6 +90,11 @@ def measured(stage: FirstStage, data: Dataset, places: Tensor, perceptual: Perce
     if perceptual is not None:
         line += f"   {interval(found['lpips'])}"
     line += f"   {energy:5.1f} %   {found['latents'].std():7.2f}"
+    if "lost" in found:
+        lost, square, mean = (found[name].mean(0) for name in COLOURS)
+        line += "   " + " ".join(
+            f"{round(100 * float(share)):3d} %" for share in 1 - lost / (square - mean**2)
+        )
     if isinstance(counts, Tensor):
         used = 100 * (counts > 0).double().mean()
         line += f"   {used:.1f} % of {len(counts)}, as {perplexity(counts):.0f}"
@@ -100,7 +121,7 @@ def main() -> None:
         places = torch.from_numpy(order.pictures(chosen.seed, len(data), torch.arange(count).numpy()))
         if not number:
             print(f"{count:,} pictures of {chosen.data}")
-            print(f"{'':30}{'PSNR':>16}   {name:>18}   high   latents' deviation   codes chosen")
+            print(f"{'':30}{'PSNR':>16}   {name:>18}   high   latents' deviation   grey, r-b, g-m   codes")
         print(f"{path[-28:]:30}{measured(stage, data, places, perceptual)}", flush=True)
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from tests.train.tiny import tiny_config
 from unnoise.classifier import agreement, build_classifier, save_classifier
 from unnoise.config.requests import GenerateRequest
 from unnoise.config.schema import AutoencoderConfig, DataConfig
-from unnoise.data import open_data
+from unnoise.data import Batch, open_data
 from unnoise.data.layout import read_layout
 from unnoise.data.maps import find_maps, read_map
 from unnoise.first_stage import make_first_stage, save_first_stage
@@ -332,3 +333,40 @@ def test_emoji_are_judged_beside_real_ones_and_by_chance(captioned, tmp_path, mo
     assert left.value.code == 2 and capsys.readouterr().err == (
         "emoji_judge: n=7 is outside 2..6, the code points that there are; use one of these\n"
     )
+
+
+def test_what_a_first_stage_keeps_of_colours(tmp_path, monkeypatch, capsys):
+    """Means of 4x4 pixels, all that an untrained shortcut carries: squares of one colour, and, from green to
+    magenta, a pattern within them that is lost.
+    """
+    random = np.random.default_rng(0)
+    settings = KlSettings(in_channels=3, width=8, depth=1, attention_type="none", shortcut=True)
+    stage = make_first_stage(AutoencoderConfig(network=settings, image_size=16))
+    save_first_stage(tmp_path / "stage.safetensors", stage)
+    pattern = np.indices((16, 16)).sum(0)[..., None] % 2 * 2 - 1
+    for name, strength in (("flat", 0), ("patterned", 50)):
+        (tmp_path / name).mkdir()
+        for k in range(6):
+            colours = random.integers(100, 156, (4, 4, 3)).repeat(4, 0).repeat(4, 1)
+            if strength:
+                colours[..., 1] = colours[..., [0, 2]].mean(2).round()
+            levels = colours + strength * pattern * np.array([-1, 2, -1])
+            Image.fromarray(levels.clip(0, 255).astype(np.uint8)).save(tmp_path / name / f"{k}.png")
+    for name, kept in (("flat", "100 % 100 % 100 %"), ("patterned", "100 % 100 %   0 %")):
+        data, file = tmp_path / name, tmp_path / "stage.safetensors"
+        run(monkeypatch, "compare_stages", data, file, "--lpips", "none", "-n", 6)
+        assert capsys.readouterr().out.rstrip().endswith(kept)
+
+
+def test_edits_are_told_classes_or_captions():
+    module = script("edit_quality")
+    pixels = torch.zeros(2, 16, 16, 3, dtype=torch.uint8)
+    batch = Batch(pixels, torch.tensor([1, 0]), ["a cat", "a dog"])
+    model = tiny_model()
+    classes = list(model.classes[1:3])
+    assert module.told(model, classes, batch) == {"labels": ("2", "1")}
+    words = replace(model, info=replace(model.info, vocabulary=("a", "cat")))
+    assert module.told(words, [], batch) == {"prompts": ("a cat", "a dog")}
+    for each in (model, words):
+        with pytest.raises(SystemExit, match="leave --told out"):
+            module.told(each, [], Batch(pixels))

@@ -90,10 +90,14 @@ def agreement(model: ClassifierModel, pixels: Pixels, names: Sequence[str]) -> d
 
     pixels: uint8 (N, H, W, C); names: one a picture. ValueError when one is none of the classifier's.
     """
+    return tally(model, model.classify(pixels), names)
+
+
+def tally(model: ClassifierModel, said: Tensor, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """`agreement` of what the classifier has said, (N,) indices of its classes."""
     wanted = model.labels(names).tolist()
-    said = model.classify(pixels).tolist()
     counts = {name: (0, 0) for name in dict.fromkeys(names)}
-    for name, asked, found in zip(names, wanted, said, strict=True):
+    for name, asked, found in zip(names, wanted, said.tolist(), strict=True):
         right, total = counts[name]
         counts[name] = right + (asked == found), total + 1
     return counts

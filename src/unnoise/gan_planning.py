@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -109,8 +109,6 @@ class GanPlan:
 
 def plan_gan(model: GanModel, request: GenerateRequest) -> GanPlan:
     """Check a request against a GAN. ValueError names an option that means nothing to it."""
-    if request.guidance is None:
-        request = replace(request, guidance=1.0)
     default = to_dict(GenerateRequest(guidance=1.0))
     for name, value in to_dict(request).items():
         if name not in KNOWN and value != default[name]:

@@ -1,7 +1,6 @@
 """A request made ready for one model: the only place that puts guidance, clipping and sampler together."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +12,7 @@ from unnoise.classes import find_class
 from unnoise.config.load import from_dict, nearest, to_dict
 from unnoise.config.model import ModelConfig
 from unnoise.config.requests import GenerateRequest
-from unnoise.diffusion.condition import Condition, null
+from unnoise.diffusion.condition import Condition
 from unnoise.diffusion.guidance import Guide, classifier_free, two_models
 from unnoise.diffusion.prediction import Denoise, Prediction
 from unnoise.diffusion.samplers import SAMPLERS
@@ -25,13 +24,12 @@ from unnoise.gan_planning import GanPlan, plan_gan
 from unnoise.images import to_pixels
 from unnoise.low_res import LowRes, SmallPictures, find_low_res, labels_shown
 from unnoise.model import Model
-from unnoise.networks.conditioned import Conditioned
 from unnoise.networks.precision import compute_dtype
 from unnoise.patchwise import patchwise
 from unnoise.steering import Steering, guide, load_steering, strength
 from unnoise.telling import Telling, open_telling
 from unnoise.tiles import Tiling
-from unnoise.told import Teller
+from unnoise.untold import Untold, nulls, why_no_null
 
 DECODED = 2**20
 """Pixels that a first stage decodes at once: larger pictures are decoded in tiles."""
@@ -154,10 +152,10 @@ def plan(
     """
     request = from_dict(GenerateRequest, to_dict(request))
     _check_numbers(request)
+    request = _advised(model, request)
     if isinstance(model, GanModel):
         return plan_gan(model, request)
     _check_sampler(request)
-    request = _advised(model, request)
     config = model.config
     low_res = find_low_res(config, request, low_res)
     dtype = compute_dtype(request.precision, model.device)
@@ -166,7 +164,7 @@ def plan(
     steering = load_steering(model, request, dtype)
     teller = telling.teller if telling else model.teller_with(request.text_encoder)
     telling = telling or open_telling(teller, request)
-    untold = {} if request.guidance == 1 else _nothing(model, teller, request.guidance)
+    untold = {} if request.guidance == 1 else nulls(model, teller, request.guidance)
     classes = _classes(model, steering)
     nobody = None if steering.classifier else model.null_label
     own = low_res is None or request.labels
@@ -198,7 +196,7 @@ def every_small_picture(ready: Plan | GanPlan) -> Plan | GanPlan:
     return replace(ready, request=replace(ready.request, n=low_res.count - first))
 
 
-def _advised(model: Model, request: GenerateRequest) -> GenerateRequest:
+def _advised(model: Model | GanModel, request: GenerateRequest) -> GenerateRequest:
     """The request with the guidance that the model advises, where it names none."""
     if request.guidance is not None:
         return request
@@ -353,46 +351,6 @@ def _clip(model: Model, request: GenerateRequest) -> Transform:
     return lambda denoise: dynamic_threshold(denoise, request.clip_percentile)
 
 
-def check_guidance(model: Model, scale: float) -> None:
-    """ValueError where a scale of classifier-free guidance cannot work with the model."""
-    if not math.isfinite(scale):
-        raise ValueError(f"guidance={scale:g} is no scale; use 1 (off) to 10")
-    if scale != 1:
-        _nothing(model, model.teller, scale)
-
-
-def _nothing(model: Model, teller: Teller, scale: float) -> dict[str, Any]:
-    """What guidance replaces in a condition, by its null values. ValueError where nothing was left out."""
-    drop = dict(teller.untold)
-    if model.null_label is not None:
-        drop["label"] = model.null_label
-    if not drop:
-        raise ValueError(f"guidance={scale:g} cannot work with this model: {_why_no_null(model)}; use 1")
-    return drop
-
-
-class Untold:
-    """A condition -> the same with some of it replaced by null values, encoded anew once for each batch."""
-
-    def __init__(self, model: Model, drop: Mapping[str, Any], shape: tuple[int, int, int]) -> None:
-        self.model, self.drop, self.size = model, drop, torch.Size(shape[1:])
-        self._last: tuple[Condition, Condition] | None = None
-
-    def __call__(self, cond: Condition) -> Condition:
-        """A walk asks with the same condition at every step."""
-        if self._last is None or self._last[0] is not cond:
-            self._last = cond, self._of(cond)
-        return self._last[1]
-
-    def _of(self, cond: Condition) -> Condition:
-        network = self.model.network
-        if not isinstance(network, Conditioned):
-            return null(cond, self.drop)
-        raw = replace(cond, context=None, context_mask=None, concat=None)
-        encoded: Condition = network.encode(null(raw, self.drop), self.size)
-        return encoded
-
-
 def _told(model: Model, request: GenerateRequest, dtype: torch.dtype, shape: tuple[int, int, int]) -> Denoise:
     """The model's denoiser, told the class only if the model knows classes and the request wants it told."""
     denoise = _in_dtype(model, dtype)
@@ -401,16 +359,6 @@ def _told(model: Model, request: GenerateRequest, dtype: torch.dtype, shape: tup
     if request.conditional:
         return denoise
     if model.null_label is None:
-        raise ValueError(
-            f"conditional=False cannot work with this model: {_why_no_null(model)}; leave it out"
-        )
+        raise ValueError(f"conditional=False cannot work with this model: {why_no_null(model)}; leave it out")
     untold = Untold(model, {"label": model.null_label}, shape)
     return lambda x, at, cond: denoise(x, at, untold(cond))
-
-
-def _why_no_null(model: Model) -> str:
-    if model.config.class_rows:
-        return "it was trained without label dropout, so it cannot draw without a class"
-    if model.config.told:
-        return "it always was told something in training, so it cannot draw without"
-    return "it is unconditional"

@@ -100,7 +100,7 @@ def test_padding_repeats_the_edges_and_keeps_small_pictures_whole():
     ("content", "words"),
     [
         (b"words, not pixels", ["not a picture"]),
-        (b"", ["an empty file"]),
+        (b"", ["an empty file; mend it, or leave it out"]),
         (None, ["truncated"]),
     ],
 )

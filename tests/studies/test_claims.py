@@ -84,6 +84,19 @@ def test_what_cannot_be_read_is_refused(swept, monkeypatch, capsys, arguments, s
     assert said in capsys.readouterr().err
 
 
+def test_a_ratio_of_points_of_two_sweeps(swept, place, unnoise, monkeypatch, capsys):
+    out, claims = swept
+    again = ["t" if part == "s" else part for part in SWEEP]
+    code, _, complaints = unnoise(*again, "--grid", "steps=3")
+    assert code == 0, complaints
+    (other,) = claims.read_sweep(place / "t")
+    monkeypatch.setattr("sys.argv", ["claims.py", "ratio", str(out), "steps=4", other.name, "--beside", "t"])
+    claims.main()
+    value, low, high = claims.ratio(claims.named(claims.read_sweep(out), "steps=4"), other)
+    assert capsys.readouterr().out == f"{value:.3f}, 95 % interval {low:.3f} to {high:.3f}\n"
+    assert value != claims.ratio(*claims.read_sweep(out))[0]
+
+
 def test_distances_without_intervals_have_no_ratio(swept):
     out, claims = swept
     file = out / "sweep.json"

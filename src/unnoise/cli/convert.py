@@ -93,7 +93,7 @@ def _opened(source: Path, to: str, preset: str, *, changed: bool) -> "Stored":
 def _advising(found: "Stored", guidance: float) -> "Stored":
     """The model with the guidance that it advises. ValueError where none can be."""
     from unnoise.model import Model
-    from unnoise.planning import check_guidance
+    from unnoise.untold import check_guidance
 
     if not isinstance(found, Model):
         raise ValueError(f"--guidance is for diffusion models, and this is a {_called(found)}; leave it out")
