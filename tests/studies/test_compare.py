@@ -167,7 +167,7 @@ def test_a_comparison_that_was_stopped_continues(unnoise, ready, monkeypatch) ->
     original = loop.take_step
 
     def stop(state, *args, **options):
-        if isinstance(state.job, GanJob) and state.step == 3:
+        if isinstance(state.job, GanJob) and state.step == 1:
             os.kill(os.getpid(), signal.SIGINT)
         return original(state, *args, **options)
 
