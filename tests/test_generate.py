@@ -10,6 +10,7 @@ from unnoise.config.requests import GenerateRequest
 from unnoise.diffusion.condition import Condition
 from unnoise.diffusion.noise import SeededNoise
 from unnoise.diffusion.samplers import SAMPLERS
+from unnoise.diffusion.spacing import grid
 from unnoise.generate import EXACT_BATCH, generate, sample
 from unnoise.images import to_images, to_pixels
 from unnoise.planning import plan
@@ -172,6 +173,25 @@ def test_step_counts(model, spec):
     draw(model, steps=spec, on_step=lambda p: steps.append((p.step, p.steps)))
     count = 15 if spec == "10,5" else int("".join(c for c in spec if c.isdigit()))
     assert steps == [(i + 1, count) for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    "sampler, spec, meant",
+    [
+        ("dpmpp-2m", "7", "trailing7"),
+        ("dpmpp-3m", " 7 ", "trailing7"),
+        ("unipc", "7", "trailing7"),
+        ("dpmpp-2m", "even7", "even7"),
+        ("unipc", "4,3", "4,3"),
+        ("ddim", "7", "7"),
+        ("heun", "7", "7"),
+    ],
+)
+def test_a_plain_count_is_spaced_as_its_sampler_wants_it(model, sampler, spec, meant):
+    """The plan says how, so that a picture's own request does not depend on this."""
+    ready = plan(model, GenerateRequest(sampler=sampler, steps=spec))
+    assert ready.request.steps == meant and ready.steps == 7
+    assert torch.equal(ready.schedule.alpha_bar, grid(meant, model.schedule).alpha_bar)
 
 
 def test_progress_shows_the_picture_growing(model):

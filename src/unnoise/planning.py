@@ -17,7 +17,7 @@ from unnoise.diffusion.guidance import Guide, classifier_free, two_models
 from unnoise.diffusion.prediction import Denoise, Prediction
 from unnoise.diffusion.samplers import SAMPLERS
 from unnoise.diffusion.schedule import At, NoiseSchedule
-from unnoise.diffusion.spacing import grid
+from unnoise.diffusion.spacing import grid, plain_count
 from unnoise.diffusion.transforms import clip_x0, dynamic_threshold
 from unnoise.gan import GanModel
 from unnoise.gan_planning import GanPlan, plan_gan
@@ -37,6 +37,9 @@ TILE = 256
 """Side of those tiles, pixels."""
 SAMPLER_OPTIONS = ("eta", "temperature", "solver_order", "guide_at")
 """Fields of GenerateRequest that belong to the samplers that have a field of this name."""
+TRAILING = ("dpmpp-2m", "dpmpp-3m", "unipc")
+"""Samplers for which a plain count of steps is a trailing one. Even steps end with one from t = 0 to the
+picture, in log-SNR several times as long as the one before, through which these extrapolate."""
 Transform = Callable[[Denoise], Denoise]
 
 
@@ -45,7 +48,7 @@ class Plan:
     """A request made ready for one model: everything checked, nothing drawn."""
 
     request: GenerateRequest
-    """With the guidance that it means."""
+    """With the guidance and the steps that it means."""
     model: Model
     sampler: Any
     schedule: NoiseSchedule
@@ -156,6 +159,7 @@ def plan(
     if isinstance(model, GanModel):
         return plan_gan(model, request)
     _check_sampler(request)
+    request = _spaced(request)
     config = model.config
     low_res = find_low_res(config, request, low_res)
     dtype = compute_dtype(request.precision, model.device)
@@ -202,6 +206,14 @@ def _advised(model: Model | GanModel, request: GenerateRequest) -> GenerateReque
         return request
     other = request.classifier or request.weaker or not request.conditional
     return replace(request, guidance=1.0 if other else model.info.guidance)
+
+
+def _spaced(request: GenerateRequest) -> GenerateRequest:
+    """The request with its steps spaced as its sampler wants them, where it says nothing but how many."""
+    count = plain_count(request.steps)
+    if count is None or request.sampler not in TRAILING:
+        return request
+    return replace(request, steps=f"trailing{count}")
 
 
 def _in_dtype(model: Model, dtype: torch.dtype) -> Denoise:

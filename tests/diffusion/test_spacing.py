@@ -101,6 +101,7 @@ def test_quad_is_the_square_of_even_steps() -> None:
 def test_all_steps_and_plain_numbers() -> None:
     assert torch.equal(space("", 10), torch.arange(10))
     assert torch.equal(space(250, 1000), space("250", 1000))
+    assert torch.equal(space("even250", 1000), space("250", 1000))
     assert space(" 4, 3 ", 20).tolist() == [0, 3, 6, 9, 10, 14, 19]
 
 
@@ -112,6 +113,7 @@ def test_all_steps_and_plain_numbers() -> None:
         ("uniform0", "use 1..1000"),
         ("quad1001", "use 1..1000"),
         ("trailing2000", "use 1..1000"),
+        ("even2000", "use 1..1000"),
         ("-5", "is not a respacing"),
         ("5.5", "is not a respacing"),
         ("5,,6", "is not a respacing"),

@@ -161,13 +161,14 @@ def test_refused_in_one_line_before_anything_is_trained(unnoise, grid, text, arg
     assert not (grid / "a").exists()
 
 
-def test_the_grid_in_the_docs_is_one(unnoise, grid):
+@pytest.mark.parametrize("name", ["ablation-fashion", "ablation-factors"])
+def test_the_grids_in_the_docs_are_some(name):
     from pathlib import Path
 
     from unnoise.config.load import read_config
     from unnoise.config.studies import AblationGrid
     from unnoise.presets import load_preset
 
-    found = read_config(AblationGrid, Path(__file__).parents[2] / "docs" / "ablation-fashion.yaml")
+    found = read_config(AblationGrid, Path(__file__).parents[2] / "docs" / f"{name}.yaml")
     for changes in found.variants.values():
         assert isinstance(load_preset(found.base, [*found.set.items(), *changes.items()]).config, TrainConfig)

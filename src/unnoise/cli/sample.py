@@ -58,7 +58,8 @@ def sample(
     steps: Annotated[
         str,
         typer.Option(
-            help="A count, ddim25, sections 90,60,60,20,20, quad50, trailing50, logsnr20, karras20, ldm50."
+            help="A count, ddim25, even25, sections 90,60,60,20,20, quad50, trailing50, logsnr20, karras20, "
+            "ldm50."
         ),
     ] = _DEFAULT.steps,
     eta: Annotated[

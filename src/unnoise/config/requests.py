@@ -31,8 +31,8 @@ class GenerateRequest:
     """The semantic maps of those pictures, as DataConfig.maps."""
     sampler: str = "ddim"
     steps: str = "50"
-    """A count, "ddim25", sections "90,60,60,20,20", "quad50", "trailing50", "logsnr20", "karras20" or
-    "ldm50"."""
+    """A count (trailing for dpmpp-2m, dpmpp-3m and unipc, else even), "even25", "ddim25", sections
+    "90,60,60,20,20", "quad50", "trailing50", "logsnr20", "karras20" or "ldm50"."""
     eta: float = 0.0
     """Noise of the samplers ddim, dpmpp-2m and dpmpp-3m: 0 none, 1 as much as ancestral sampling."""
     temperature: float = 1.0

@@ -68,19 +68,19 @@ def interpolate(at: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
 def space(spec: str | int, steps: int) -> Tensor:
     """Entries of a process of `steps` steps that `spec` keeps: int64, increasing.
 
-    spec: a count 1..steps ("250"), counts for equal sections from the least noisy one on ("90,60,60,20,20"),
-    "ddim25" (an integer stride from 0), "uniform50", "quad50", "trailing50"; "" keeps all.
+    spec: a count 1..steps ("250", or "even250"), counts for equal sections from the least noisy one on
+    ("90,60,60,20,20"), "ddim25" (an integer stride from 0), "uniform50", "quad50", "trailing50"; "" keeps all.
     """
     text = str(spec).strip()
     if not text:
         return torch.arange(steps)
-    named = re.fullmatch(r"(ddim|uniform|quad|trailing)\s*(\d+)", text)
+    named = re.fullmatch(r"(ddim|uniform|quad|trailing|even)\s*(\d+)", text)
     if named:
         count = int(named[2])
         if named[1] == "ddim":
             return ddim(count, steps)
         check_count(count, steps, text)
-        return {"uniform": uniform, "quad": quad, "trailing": trailing}[named[1]](count, steps)
+        return {"uniform": uniform, "quad": quad, "trailing": trailing, "even": even}[named[1]](count, steps)
     if not re.fullmatch(r"\d+(\s*,\s*\d+)*", text):
         raise ValueError(
             f'steps={text!r} is not a respacing; use a count such as "250", sections ("90,60,60,20,20"),'
@@ -91,6 +91,12 @@ def space(spec: str | int, steps: int) -> Tensor:
     if len(counts) == 1:
         check_count(counts[0], steps, text)
     return sections(counts, steps)
+
+
+def plain_count(spec: str | int) -> int | None:
+    """The count where `spec` is nothing but one, which leaves open how its steps are spaced."""
+    text = str(spec).strip()
+    return int(text) if re.fullmatch(r"\d+", text) else None
 
 
 def check_count(count: int, steps: int, text: str) -> None:
@@ -152,6 +158,11 @@ def quad(count: int, steps: int) -> Tensor:
     for place in places:
         kept.append(max(int(place**2), kept[-1] + 1 if kept else 0))
     return torch.tensor(kept)
+
+
+def even(count: int, steps: int) -> Tensor:
+    """`count` entries, equally spaced with both ends: one section of ADM's."""
+    return sections([count], steps)
 
 
 def trailing(count: int, steps: int) -> Tensor:
