@@ -68,8 +68,9 @@ def interpolate(at: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
 def space(spec: str | int, steps: int) -> Tensor:
     """Entries of a process of `steps` steps that `spec` keeps: int64, increasing.
 
-    spec: a count 1..steps ("250", or "even250"), counts for equal sections from the least noisy one on
-    ("90,60,60,20,20"), "ddim25" (an integer stride from 0), "uniform50", "quad50", "trailing50"; "" keeps all.
+    spec: a count 1..steps ("250" or "even250"), counts for equal sections from the least noisy one on
+    ("90,60,60,20,20"), "ddim25" (an integer stride from 0), "uniform50", "quad50", "trailing50"; "" keeps
+    all.
     """
     text = str(spec).strip()
     if not text:
