@@ -77,15 +77,13 @@ NOTES = {
         (
             "unnoise build emoji --out emoji64",
             "unnoise train emoji-stage-64 --data emoji64/train --seed 0 --out stage",
-            "# learned before the presets had shortcut, norm_channels and latents.scale=channel, which they "
-            "have now",
             "unnoise train emoji-64 --data emoji64/train --first-stage stage --seed 1",
         ),
         EMOJI,
         "It knows the words of its captions and no others: `a STYLE emoji of NAME, WORD, ...` with the "
         "styles noto, noto v1, twemoji, emojione, fxemoji, fluent 3d, fluent flat and fluent gradient. What "
-        "it draws of objects never seen is a guess from their words. Letters and small faces blur. Greens "
-        "come out brown or blue, pinks red: its first stage lost that axis of colours.",
+        "it draws of objects never seen is a guess from their words. It wants all the words of a caption: "
+        "of a name alone it draws little. Letters and small faces blur, plain surfaces are mottled.",
         guidance=3.0,
     ),
 }
