@@ -251,7 +251,8 @@ def main() -> None:
     real = np.asarray(batch.pixels)
     said = told(model, data.classes, batch) if chosen.told else {}
     gauge = Gauge(chosen.features, str(choose_device("auto")))
-    print(f"| task | method | LPIPS[shift-tolerant] | {gauge.names('FD')} | consistency, median | ms a picture |")
+    measured = f"LPIPS[shift-tolerant] | {gauge.names('FD')}"
+    print(f"| task | method | {measured} | consistency, median | ms a picture |")
     print("|---|---|---|---|---|---|")
     for task in chosen.tasks.split(","):
         measure(task, real, model, said, gauge, chosen)

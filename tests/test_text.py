@@ -1,12 +1,14 @@
 """Captions to tokens: lossless where the letters are known, the same in any order, stored as data."""
 
 import random
+from collections import Counter
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unnoise.diffusion.noise import seeded_generator
 from unnoise.text import (
     END,
     PAD,
@@ -16,6 +18,7 @@ from unnoise.text import (
     Tokenizer,
     build_tokenizer,
     checked_captions,
+    without_tags,
     words_of,
 )
 
@@ -88,3 +91,17 @@ def test_missing_captions():
     for nothing in (None, ["", ""]):
         with pytest.raises(ValueError, match="mine has no captions; put text into metadata.jsonl"):
             checked_captions(nothing, "mine", missing="empty")
+
+
+def test_tags_are_left_out_evenly_and_the_first_part_stays():
+    """Every number of tags equally often, in their order; a caption without tags is as it was."""
+    caption = "a noto emoji of flag: Italy, IT, flag, land"
+    found = [without_tags(caption, seeded_generator(0, "tags", k)) for k in range(4000)]
+    assert {text.split(",")[0] for text in found} == {"a noto emoji of flag: Italy"}
+    counts = Counter(text.count(",") for text in found)
+    assert sorted(counts) == [0, 1, 2, 3] and all(abs(n - 1000) < 5 * 27.4 for n in counts.values())
+    tags = caption.split(",")
+    for text in set(found):
+        assert [part for part in tags if part in text.split(",")] == text.split(",")
+    assert Counter(part for text in found for part in text.split(","))[" IT"] == pytest.approx(2000, abs=160)
+    assert without_tags("a hat", seeded_generator(0, "tags", 1)) == "a hat"

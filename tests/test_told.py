@@ -25,6 +25,7 @@ from unnoise.networks.conditioned import MASK
 from unnoise.planning import plan
 from unnoise.told import HOLE, Teller
 from unnoise.train import train
+from unnoise.train.check import check
 from unnoise.train.diffusion import DiffusionJob
 
 SIZE, COUNT, CLASSES = 8, 12, 4
@@ -178,6 +179,38 @@ def test_boxes_are_mirrored_with_their_pictures(place):
         assert kind == 1 + k % 2 and tokens[3:] == [0, 0, 0]
         left, right = (top_left - 3) % 4, (bottom_right - 3) % 4
         assert (left, right) == ((3, 3) if flip else (0, 1))  # 0 to 1/4 of the width, on a grid of 4
+
+
+def test_a_share_of_captions_loses_tags_in_training_alone(place):
+    """A function of the seed and the place; a model that draws is told all of a caption."""
+    job = job_of(place, "text")
+    told = tuple(replace(each, tag_dropout=0.5) for each in job.config.model.told)
+    teller, places = replace(job.teller, config=replace(job.config.model, told=told)), np.arange(400)
+    captions = [f"a thing, red, {k}" for k in places]
+    found = teller.thinned(captions, seed=3, places=places)
+    assert found[10:14] == teller.thinned(captions[10:14], seed=3, places=places[10:14])
+    assert found != teller.thinned(captions, seed=4, places=places)
+    whole = sum(a == b for a, b in zip(captions, found, strict=True))
+    assert abs(whole - 400 * (0.5 + 0.5 / 3)) < 50 and all(text.startswith("a thing") for text in found)
+    assert job.teller.thinned(captions, seed=3, places=places) == captions
+    pictures = job.dataset.facts_at(np.arange(4))
+    kept = replace(pictures, caption=[f"{text}, old, worn" for text in pictures.caption])
+    plain = teller.raw(kept, None, seed=3, places=np.arange(4))["text"]
+    assert torch.equal(plain, teller.words(kept.caption)["text"])
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"text": {"tag_dropout": 1.5}}, r"model.told\[0\].tag_dropout=1.5 is no share; use 0 to 1"),
+        ({"text": {"dropout": -0.1}}, r"model.told\[0\].dropout=-0.1 is no share"),
+        ({"grey": {"tag_dropout": 0.5}}, "tag_dropout=0.5 is for captions of a vocabulary"),
+    ],
+)
+def test_shares_that_are_none_are_refused(changes, message):
+    told = [{**TOLD[name], **more} for name, more in changes.items()]
+    with pytest.raises(ValueError, match=message):
+        check(tiny_config(model={"told": told}), processes=1)
 
 
 def test_a_share_of_pictures_is_not_told_each_thing_for_itself(place):

@@ -129,6 +129,17 @@ def build_tokenizer(captions: Iterable[str], vocabulary: int = 4096) -> Tokenize
     return Tokenizer((*SPECIAL, *spelling, *words[:room]))
 
 
+def without_tags(caption: str, generator: torch.Generator) -> str:
+    """A caption without some of its tags, the parts after its first comma, in their order.
+
+    How many stay is drawn evenly from none to all, then which.
+    """
+    first, *tags = caption.split(",")
+    kept = int(torch.randint(len(tags) + 1, (), generator=generator))
+    places = torch.randperm(len(tags), generator=generator)[:kept].sort().values
+    return ",".join([first, *(tags[place] for place in places.tolist())])
+
+
 def checked_captions(captions: Sequence[str] | None, where: str, *, missing: str = "refuse") -> list[str]:
     """The captions of a data set for a model of text. ValueError when there are none; when some pictures have
     none, too, unless missing="empty" takes those as told nothing.

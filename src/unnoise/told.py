@@ -30,7 +30,7 @@ from unnoise.networks.conditioner_settings import (
     SpatialRescalerSettings,
     TextEncoderSettings,
 )
-from unnoise.text import Tokenizer
+from unnoise.text import Tokenizer, without_tags
 from unnoise.token_ids import TokenIds
 
 OF_PICTURES = ("low_res", "inpaint", "grey")
@@ -86,6 +86,18 @@ class Teller:
         assert self.tokenizer is not None, "a model of text has a vocabulary, or a frozen encoder"
         tokens, mask = self.tokenizer.encode(texts, self.length)
         return {"text": tokens, "text" + MASK: mask}
+
+    def thinned(self, captions: list[str], *, seed: int, places: np.ndarray) -> list[str]:
+        """Captions for training, some without some of their tags: a function of (seed, place)."""
+        share = max((each.tag_dropout for each in self.told), default=0.0)
+        if not share:
+            return captions
+        found = []
+        for caption, place in zip(captions, places.tolist(), strict=True):
+            generator = seeded_generator(seed, "tags", place)
+            drop = torch.rand((), generator=generator).item() < share
+            found.append(without_tags(caption, generator) if drop else caption)
+        return found
 
     def raw(self, batch: Batch, aside: Aside | None, *, seed: int, places: np.ndarray) -> dict[str, Tensor]:
         """What pictures of a data set and what lies beside them say.

@@ -13,6 +13,7 @@ from unnoise.config.resolve import resolve
 from unnoise.config.schema import AdversaryConfig, OptimizerConfig, TrainConfig
 from unnoise.first_stage import load_first_stage
 from unnoise.images import to_images
+from unnoise.networks.posterior import Posterior
 from unnoise.networks.quantize import VectorQuantizer
 from unnoise.train.adversary import Adversary
 from unnoise.train.autoencoder import AutoencoderJob
@@ -44,6 +45,7 @@ SETTINGS: dict[str, Any] = {
     "sample_every": 4,
 }  # fmt: skip
 VQ = {"autoencoder": {"network": {"kind": "vq", "codes": 16}, "revive_after": 3, "learn_logvar": False}}
+NOISY = {"autoencoder": {"latent_noise": 0.2}}
 KINDS = pytest.mark.parametrize("changes", [{}, VQ], ids=["kl", "vq"])
 
 
@@ -84,7 +86,7 @@ def test_a_run_leaves_a_first_stage_and_its_readings(changes, tmp_path: Path) ->
     assert ("Log variance" in page) != bool(changes) and "nothing recorded" not in page
 
 
-@KINDS
+@pytest.mark.parametrize("changes", [{}, NOISY, VQ], ids=["kl", "noisy", "vq"])
 def test_a_run_that_was_stopped_continues_to_the_bit(changes, tmp_path: Path) -> None:
     config = tiny_stage(**changes)
     tiny_run(tmp_path / "whole", config)
@@ -95,7 +97,8 @@ def test_a_run_that_was_stopped_continues_to_the_bit(changes, tmp_path: Path) ->
 
 def test_micro_batches_change_the_gradient_by_rounding_alone(tmp_path: Path) -> None:
     """Without what looks at a whole batch: the adversary's norm and balance, and dropout."""
-    plain = {"autoencoder": {"network": {"dropout": 0.0}, "adversary": {"weight": 0.0}}, "steps": 2}
+    free = {"network": {"dropout": 0.0}, "adversary": {"weight": 0.0}, "latent_noise": 0.5}
+    plain = {"autoencoder": free, "steps": 2}
     found = []
     for size in (6, 4):
         tiny_run(tmp_path / str(size), tiny_stage(**merge(plain, {"micro_batch": size})))
@@ -118,6 +121,30 @@ def test_first_stages_learn(changes, tmp_path: Path) -> None:
     tiny_run(tmp_path / "run", tiny_stage(**merge(merge(changes, free), more)))
     log = [line for line in read_log(tmp_path / "run") if "psnr" in line]
     assert log[-1]["psnr"] > log[0]["psnr"] + 1.5
+
+
+def test_noise_on_latents_is_a_share_of_the_deviation_of_a_channel_over_a_picture() -> None:
+    """And no gradient goes through that deviation, which would make latents smaller for it."""
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.randn(3, 2, 64, 64, generator=generator) * torch.tensor([0.5, 4.0])[:, None, None]
+    mean = (mean * torch.tensor([1.0, 2.0, 3.0])[:, None, None, None]).requires_grad_()
+    z = torch.randn(mean.shape, generator=generator)
+    posterior, share = Posterior(mean, torch.full_like(mean, -2.0)), torch.tensor([0.0, 0.1, 0.4])
+    drawn = posterior.sample(z, share)
+    assert torch.equal(drawn[0], posterior.sample(z)[0])
+    spread = (drawn - mean).detach().var((2, 3))
+    wanted = torch.tensor(-2.0).exp() + (share[:, None] * mean.detach().std((2, 3))) ** 2
+    assert (spread / wanted - 1).abs().max() < 5 * (2 / 64**2) ** 0.5
+    drawn.sum().backward()
+    assert torch.equal(mean.grad, torch.ones_like(mean))
+
+
+def test_every_picture_has_its_own_share_of_noise(tmp_path: Path) -> None:
+    config = resolve(tiny_stage(**NOISY), size=8, channels=1, classes=2)
+    job = AutoencoderJob(config, tiny_data(), torch.device("cpu"))
+    noise = torch.cat([job.draw(step, range(6)).noise for step in range(50)])
+    assert 0 <= noise.min() and noise.max() <= 0.2 and abs(noise.mean() - 0.1) < 0.02
+    assert torch.equal(job.draw(3, range(2, 5)).noise, job.draw(3, range(6)).noise[2:5])
 
 
 def adversary(**changes: Any) -> Adversary:
@@ -215,6 +242,8 @@ def test_the_shipped_features_are_a_distance() -> None:
         ({"autoencoder": {"perceptual": "vgg"}}, "autoencoder.perceptual=vgg is no file and no network"),
         ({"autoencoder": {"held_out": 0.0}}, "autoencoder.held_out=0.0 is not possible"),
         ({"autoencoder": {"kl_weight": -1.0}}, "autoencoder.kl_weight=-1.0 is not possible; use 0 or more"),
+        ({"autoencoder": {"latent_noise": -0.1}}, "autoencoder.latent_noise=-0.1 is not possible"),
+        (merge(VQ, NOISY), "autoencoder.latent_noise=0.2 is for Gaussian latents"),
         ({"autoencoder": {"adversary": {"start": -1}}}, "autoencoder.adversary.start=-1 is not possible"),
         ({"autoencoder": {"adversary": {"lr": 0.0}}}, "autoencoder.adversary.lr=0.0 is not possible"),
         (

@@ -42,6 +42,9 @@ class ToldConfig:
     reads instead of a vocabulary of its own; for text."""
     length: int = 77
     """Tokens of a caption at most, of that encoder."""
+    tag_dropout: float = 0.0
+    """Share of the training pictures that are told their caption without some of its tags, the parts after
+    the first comma: every number of them equally often. So short prompts work; for text of a vocabulary."""
     missing: Literal["refuse", "empty"] = "refuse"
     """What of pictures without a caption: refuse the data, or tell them nothing; for text."""
     boxes: int = 16

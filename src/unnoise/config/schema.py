@@ -188,6 +188,10 @@ class AutoencoderConfig:
     perceptual_weight: float = 1.0
     kl_weight: float = 1e-6
     """Of the latents' KL to N(0, 1), summed over a picture; for kind kl."""
+    latent_noise: float = 0.0
+    """Most noise on the latents that the decoder learns from, in deviations of each channel over a picture;
+    every picture has its own share of it, from none up. So it restores pictures from latents that are a
+    little wrong, as drawn ones are (Zheng et al. 2025, arXiv 2510.11690); for kind kl."""
     codebook_weight: float = 1.0
     """Of the losses between latents and codes; for kind vq."""
     learn_logvar: bool = False

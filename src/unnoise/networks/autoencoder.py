@@ -124,10 +124,13 @@ class KlAutoencoder(nn.Module):
         """Pictures (B, in_channels, f h, f w) of latents (B, channels, h, w)."""
         return _decoded(self, latents)
 
-    def forward(self, images: Tensor, z: Tensor) -> tuple[Tensor, Posterior]:
-        """Reconstructions of latents drawn with unit noise z (B, channels, H / f, W / f); their Gaussian."""
+    def forward(self, images: Tensor, z: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Posterior]:
+        """Reconstructions of latents drawn with unit noise z (B, channels, H / f, W / f); their Gaussian.
+
+        noise (B,): more of it, in deviations of the latents (`Posterior.sample`).
+        """
         posterior = Posterior.of(self.encode(images))
-        return self.decode(posterior.sample(z)), posterior
+        return self.decode(posterior.sample(z, noise)), posterior
 
 
 class VqAutoencoder(nn.Module):

@@ -28,9 +28,16 @@ class Posterior:
         """exp(logvar / 2)."""
         return torch.exp(0.5 * self.logvar)
 
-    def sample(self, z: Tensor) -> Tensor:
-        """mean + std * z for unit noise z of the same shape."""
-        return self.mean + self.std * z
+    def sample(self, z: Tensor, noise: Tensor | None = None) -> Tensor:
+        """mean + std * z for unit noise z of the same shape.
+
+        noise (B,) adds to the variance the square of so many deviations of a channel's means over a picture,
+        through which no gradient goes.
+        """
+        if noise is None:
+            return self.mean + self.std * z
+        spread = self.mean.detach().std((2, 3), keepdim=True)
+        return self.mean + (self.std**2 + (noise[:, None, None, None] * spread) ** 2).sqrt() * z
 
     def kl(self) -> Tensor:
         """KL to N(0, 1) in nats, summed over a picture's latents: (B,)."""

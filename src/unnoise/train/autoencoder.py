@@ -44,6 +44,8 @@ class AutoencoderBatch:
     step: int
     z: Tensor | None = None
     """Unit noise (B, latent channels, H / f, W / f) for Gaussian latents."""
+    noise: Tensor | None = None
+    """(B,): more of it, in deviations of the latents; None for none."""
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -61,7 +63,8 @@ class AutoencoderBatch:
         return self._map(Tensor.pin_memory)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "AutoencoderBatch":
-        return replace(self, pixels=change(self.pixels), z=None if self.z is None else change(self.z))
+        z, noise = (None if value is None else change(value) for value in (self.z, self.noise))
+        return replace(self, pixels=change(self.pixels), z=z, noise=noise)
 
 
 class Trained(nn.Module):
@@ -74,9 +77,11 @@ class Trained(nn.Module):
         self.logvar = nn.Parameter(start) if learned else None
         self.register_buffer("fixed_logvar", start.clone(), persistent=False)
 
-    def forward(self, images: Tensor, z: Tensor | None) -> tuple[Tensor, Posterior | Quantised, Tensor]:
+    def forward(
+        self, images: Tensor, z: Tensor | None, noise: Tensor | None
+    ) -> tuple[Tensor, Posterior | Quantised, Tensor]:
         """Reconstructions, what became of the latents, the log variance."""
-        found = self.stage(images) if z is None else self.stage(images, z)
+        found = self.stage(images) if z is None else self.stage(images, z, noise)
         logvar = self.fixed_logvar if self.logvar is None else self.logvar
         return *found, logvar
 
@@ -133,14 +138,18 @@ class AutoencoderJob:
         count, height, width, _ = pixels.shape
         f = self.first_stage.factor
         z = torch.empty(count, self.first_stage.channels, height // f, width // f)
-        for row, place in zip(z, places.tolist(), strict=True):
-            row.normal_(generator=seeded_generator(self.config.seed, "noise", place))
-        return AutoencoderBatch(pixels, step, z)
+        share = torch.empty(count)
+        for number, place in enumerate(places.tolist()):
+            generator = seeded_generator(self.config.seed, "noise", place)
+            z[number].normal_(generator=generator)
+            share[number].uniform_(generator=generator)
+        most = self.settings.latent_noise
+        return AutoencoderBatch(pixels, step, z, most * share if most else None)
 
     def losses(self, network: nn.Module, batch: AutoencoderBatch) -> Losses:
         """Reconstruction and regularisation, and the adversary's verdict once it plays."""
         images = to_images(batch.pixels)
-        reconstructions, about, logvar = network(images, batch.z)
+        reconstructions, about, logvar = network(images, batch.z, batch.noise)
         weight = self.settings.perceptual_weight
         distance = self.perceptual(images, reconstructions) if self.perceptual and weight else None
         error = costs.errors(

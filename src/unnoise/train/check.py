@@ -2,7 +2,7 @@
 
 import math
 
-from unnoise.config.model import ModelConfig
+from unnoise.config.model import ModelConfig, ToldConfig
 from unnoise.config.schema import (
     AutoencoderConfig,
     ClassifierConfig,
@@ -12,7 +12,8 @@ from unnoise.config.schema import (
     OptimizerConfig,
     TrainConfig,
 )
-from unnoise.networks.conditioner_settings import SpatialRescalerSettings
+from unnoise.networks.conditioner_settings import SpatialRescalerSettings, TextEncoderSettings
+from unnoise.networks.first_stage_settings import KlSettings
 from unnoise.networks.settings import UNetSettings
 from unnoise.train.evaluation import LEAST
 
@@ -71,6 +72,8 @@ def check(config: TrainConfig, *, processes: int) -> None:
     if config.kind == "diffusion":
         _check_objective(config)
         _check_context(config.model)
+        for number, told in enumerate(config.model.told):
+            _check_told(f"model.told[{number}]", told)
     if config.classifier is not None:
         _check_classifier(config.classifier)
     if config.noisy_classifier is not None:
@@ -103,6 +106,18 @@ def _check_context(config: ModelConfig) -> None:
         raise ValueError(
             f"model.network.context_width={width} reads tokens, and nothing in model.told makes any; add an "
             "encoder of another kind than spatial, or leave context_width and transformer_depth out"
+        )
+
+
+def _check_told(where: str, told: ToldConfig) -> None:
+    """Refuse shares that are none, and tags where there is no vocabulary to read them with."""
+    for name, share in (("dropout", told.dropout), ("tag_dropout", told.tag_dropout)):
+        if not 0 <= share <= 1:
+            raise ValueError(f"{where}.{name}={share:g} is no share; use 0 to 1")
+    if told.tag_dropout and not (told.what == "text" and isinstance(told.encoder, TextEncoderSettings)):
+        raise ValueError(
+            f"{where}.tag_dropout={told.tag_dropout:g} is for captions of a vocabulary (what=text, an "
+            "encoder of kind tokens); leave it out"
         )
 
 
@@ -189,6 +204,7 @@ def _check_autoencoder(config: AutoencoderConfig) -> None:
     for name, value in (
         ("perceptual_weight", config.perceptual_weight),
         ("kl_weight", config.kl_weight),
+        ("latent_noise", config.latent_noise),
         ("codebook_weight", config.codebook_weight),
         ("revive_after", config.revive_after),
         ("adversary.weight", adversary.weight),
@@ -196,6 +212,11 @@ def _check_autoencoder(config: AutoencoderConfig) -> None:
     ):
         if not 0 <= value < math.inf:
             raise ValueError(f"autoencoder.{name}={value} is not possible; use 0 or more")
+    if config.latent_noise and not isinstance(config.network, KlSettings):
+        raise ValueError(
+            f"autoencoder.latent_noise={config.latent_noise:g} is for Gaussian latents (network.kind=kl): a "
+            "codebook mends small errors itself; leave it out"
+        )
     if adversary.lr is not None and not 0 < adversary.lr < math.inf:
         raise ValueError(f"autoencoder.adversary.lr={adversary.lr} is not possible; use more than 0")
 

@@ -106,6 +106,9 @@ class DiffusionJob:
             pictures = self.dataset.facts_at(places)
         if teller.told:
             aside = self.beside.at(places) if self.beside else None
+            if pictures.caption is not None:
+                captions = teller.thinned(pictures.caption, seed=config.seed, places=places)
+                pictures = replace(pictures, caption=captions)
             raw = teller.raw(pictures, aside, seed=config.seed, places=places)
             if source is not None:
                 raw |= source.parts.at(places, source.stage)
