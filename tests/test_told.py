@@ -197,6 +197,13 @@ def test_a_share_of_captions_loses_tags_in_training_alone(place):
     kept = replace(pictures, caption=[f"{text}, old, worn" for text in pictures.caption])
     plain = teller.raw(kept, None, seed=3, places=np.arange(4))["text"]
     assert torch.equal(plain, teller.words(kept.caption)["text"])
+    told = tuple(replace(each, tag_dropout=1.0) for each in told)
+    job.teller = replace(teller, config=replace(job.config.model, told=told))
+    job.dataset = replace(job.dataset, captions=[f"{text}, red, blue" for text in job.dataset.captions])
+    whole = job.dataset.facts_at(np.arange(8)).caption
+    learned = job.teller.thinned(whole, seed=job.config.seed, places=np.arange(8))
+    assert learned != whole
+    assert torch.equal(job.draw(0, range(8)).raw["text"], teller.words(learned)["text"])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Training first stages: both kinds learn, continue to the bit, begin their adversary, keep codes alive."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,11 @@ def test_every_picture_has_its_own_share_of_noise(tmp_path: Path) -> None:
     job = AutoencoderJob(config, tiny_data(), torch.device("cpu"))
     noise = torch.cat([job.draw(step, range(6)).noise for step in range(50)])
     assert 0 <= noise.min() and noise.max() <= 0.2 and abs(noise.mean() - 0.1) < 0.02
-    assert torch.equal(job.draw(3, range(2, 5)).noise, job.draw(3, range(6)).noise[2:5])
+    batch = job.draw(3, range(6))
+    assert torch.equal(job.draw(3, range(2, 5)).noise, batch.noise[2:5])
+    job.network.eval()
+    heard, deaf = (job.losses(job.network, each).loss for each in (batch, replace(batch, noise=None)))
+    assert (heard != deaf).all()
 
 
 def adversary(**changes: Any) -> Adversary:

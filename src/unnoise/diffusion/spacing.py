@@ -85,13 +85,14 @@ def space(spec: str | int, steps: int) -> Tensor:
     if not re.fullmatch(r"\d+(\s*,\s*\d+)*", text):
         raise ValueError(
             f'steps={text!r} is not a respacing; use a count such as "250", sections ("90,60,60,20,20"),'
-            ' "ddim25", "uniform50", "quad50" or "trailing50" (for drawing also "logsnr20", "karras20" or '
-            '"ldm50")'
+            ' "even25", "ddim25", "uniform50", "quad50" or "trailing50" (for drawing also "logsnr20", '
+            '"karras20" or "ldm50")'
         )
-    counts = [int(count) for count in text.split(",")]
-    if len(counts) == 1:
-        check_count(counts[0], steps, text)
-    return sections(counts, steps)
+    count = plain_count(text)
+    if count is not None:
+        check_count(count, steps, text)
+        return even(count, steps)
+    return sections([int(each) for each in text.split(",")], steps)
 
 
 def plain_count(spec: str | int) -> int | None:

@@ -138,13 +138,13 @@ class AutoencoderJob:
         count, height, width, _ = pixels.shape
         f = self.first_stage.factor
         z = torch.empty(count, self.first_stage.channels, height // f, width // f)
-        share = torch.empty(count)
+        noise = torch.empty(count) if self.settings.latent_noise else None
         for number, place in enumerate(places.tolist()):
             generator = seeded_generator(self.config.seed, "noise", place)
             z[number].normal_(generator=generator)
-            share[number].uniform_(generator=generator)
-        most = self.settings.latent_noise
-        return AutoencoderBatch(pixels, step, z, most * share if most else None)
+            if noise is not None:
+                noise[number].uniform_(0, self.settings.latent_noise, generator=generator)
+        return AutoencoderBatch(pixels, step, z, noise)
 
     def losses(self, network: nn.Module, batch: AutoencoderBatch) -> Losses:
         """Reconstruction and regularisation, and the adversary's verdict once it plays."""
