@@ -88,10 +88,10 @@ def space(spec: str | int, steps: int) -> Tensor:
             ' "even25", "ddim25", "uniform50", "quad50" or "trailing50" (for drawing also "logsnr20", '
             '"karras20" or "ldm50")'
         )
-    count = plain_count(text)
-    if count is not None:
-        check_count(count, steps, text)
-        return even(count, steps)
+    plain = plain_count(text)
+    if plain is not None:
+        check_count(plain, steps, text)
+        return even(plain, steps)
     return sections([int(each) for each in text.split(",")], steps)
 
 
