@@ -191,6 +191,7 @@ def test_a_run_does_not_continue_with_another_first_stage(tmp_path):
         ({"model": {**SMALL, "low_res": 4}}, "what=low_res"),
         ({"model": {**SMALL, "network": {"channel_mult": [1, 1, 1, 1]}}}, "become latents of 4: a side"),
         ({"model": {**SMALL, "channels": 3}}, "pictures of 1 channels"),
+        ({"model": {**SMALL, "network": {"width": 16, "attention": [1], "head_channels": 7}}}, "divisor"),
         ({"first_stage": "nowhere.safetensors"}, "does not exist"),
         ({"first_stage": "", "model": {**SMALL, "latent": LATENT}}, "no first_stage is named"),
     ],
@@ -202,6 +203,7 @@ def test_what_does_not_fit_is_refused(tmp_path, changes, words):
     data = replace(tiny_data(), crop=config.data.crop)
     with pytest.raises(ValueError, match=words):
         tiny_run(tmp_path / "run", config, dataset=data)
+    assert not (tmp_path / "cache").exists()  # before anything is encoded, which takes minutes elsewhere
 
 
 OF_LATENTS = [name for name in preset_names() if load_preset(name).config.latents.required]

@@ -13,7 +13,7 @@ from tests.train.tiny import assert_same_run, changed, tiny_config, tiny_data, t
 from unnoise.config.load import read_config
 from unnoise.config.schema import TrainConfig
 from unnoise.model import load_model
-from unnoise.train import checkpoint
+from unnoise.train import checkpoint, train
 from unnoise.train.diffusion import DiffusionJob
 from unnoise.train.events import Measured, Note, Sampled, Saved, Started, StepDone
 
@@ -299,6 +299,21 @@ def test_impossible_settings_are_refused(tmp_path: Path, change: dict[str, Any],
     with pytest.raises(ValueError, match=said):
         tiny_run(tmp_path, tiny_config(**change))
     assert not (tmp_path / "config.yaml").exists()
+
+
+def test_attention_that_the_network_never_reaches_is_told(tmp_path: Path) -> None:
+    network = {"width": 16, "channel_mult": [1, 1], "attention": [2, 16]}
+    _, events = tiny_run(tmp_path, tiny_config(steps=1, model={"network": network}))
+    (told,) = [event.text for event in events if isinstance(event, Note) and "attention" in event.text]
+    assert told.startswith("model.network.attention: no attention at 16, which")
+    assert told.endswith("this network's are 1, 2")
+
+
+def test_a_network_that_cannot_be_built_is_refused_before_the_pictures_are_read(tmp_path: Path) -> None:
+    network = {"width": 16, "attention": [1], "head_channels": 7}
+    config = tiny_config(data={"source": str(tmp_path / "none")}, model={"network": network})
+    with pytest.raises(ValueError, match="head_channels=7 does not divide the 16 channels"):
+        train(config, tmp_path / "run")
 
 
 def test_settings_of_latent_diffusion_train(tmp_path: Path) -> None:

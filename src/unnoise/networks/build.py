@@ -1,5 +1,8 @@
 """The networks that draw, by the kind that their settings name."""
 
+from dataclasses import replace
+
+import torch
 from torch import nn
 
 from unnoise.networks.settings import DdpmUNetSettings, NetworkSettings
@@ -13,3 +16,13 @@ def build_network(settings: NetworkSettings) -> nn.Module:
     Every one has its `settings` and a `compute_dtype`, the type of its activations.
     """
     return DdpmUNet(settings) if isinstance(settings, DdpmUNetSettings) else UNet(settings)
+
+
+def check_network(settings: NetworkSettings) -> None:
+    """Refuse settings of which no network can be built, whatever data are still to decide of them.
+
+    Builds it without memory for its weights.
+    """
+    open_ones = {name: getattr(settings, name) or 1 for name in ("in_channels", "out_channels")}
+    with torch.device("meta"):
+        build_network(replace(settings, **open_ones))

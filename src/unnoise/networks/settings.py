@@ -63,6 +63,11 @@ class UNetSettings:
         """Both sides of a picture must be a multiple of this."""
         return self.patch * 2 ** (len(self.channel_mult) - 1)
 
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The down-sampling factor of each level."""
+        return tuple(self.patch * 2**number for number in range(len(self.channel_mult)))
+
     def check_side(self, side: int) -> None:
         """Refuse a side (pixels) that the down-samplings do not divide; the error names those that fit."""
         check_multiple(side, self.size_factor)
@@ -95,6 +100,11 @@ class DdpmUNetSettings:
     def size_factor(self) -> int:
         """Both sides of a picture must be a multiple of this."""
         return 2 ** (len(self.channel_mult) - 1)
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The down-sampling factor of each level."""
+        return tuple(2**number for number in range(len(self.channel_mult)))
 
     def check_side(self, side: int) -> None:
         """Refuse a side (pixels) that the down-samplings do not divide; the error names those that fit."""

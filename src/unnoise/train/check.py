@@ -12,6 +12,7 @@ from unnoise.config.schema import (
     OptimizerConfig,
     TrainConfig,
 )
+from unnoise.networks.build import check_network
 from unnoise.networks.conditioner_settings import SpatialRescalerSettings, TextEncoderSettings
 from unnoise.networks.first_stage_settings import KlSettings
 from unnoise.networks.settings import UNetSettings
@@ -71,6 +72,7 @@ def check(config: TrainConfig, *, processes: int) -> None:
         )
     if config.kind == "diffusion":
         _check_objective(config)
+        check_network(config.model.network)
         _check_context(config.model)
         for number, told in enumerate(config.model.told):
             _check_told(f"model.told[{number}]", told)

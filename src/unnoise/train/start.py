@@ -17,6 +17,7 @@ from unnoise.config.resolve import data_config, resolve
 from unnoise.config.schema import Precision, TrainConfig
 from unnoise.data import Dataset, open_data
 from unnoise.networks.precision import compute_dtype
+from unnoise.networks.settings import NetworkSettings
 from unnoise.told_data import ToldData, counted, open_told
 from unnoise.train import checkpoint, estimate
 from unnoise.train.autoencoder import AutoencoderJob
@@ -83,20 +84,20 @@ def train(
         report = dataset.report
         on_event(DataFound(lines=tuple(report.lines()), broken=len(report.broken)))
         source, told = None, open_told(config.model, config.data, dataset)
+        config = resolve(
+            config,
+            size=dataset.size,
+            channels=dataset.channels,
+            classes=len(dataset.classes),
+            told=counted(config.model, dataset, told),
+        )
+        if config.kind == "diffusion":
+            _tell_unreached(config.model.network, on_event)
         if stage is not None:
             config, source = open_latents(config, dataset, stage, on_event, device)
         # What is decoded and encoded once for all runs takes nothing of the minutes of this one.
         began = time.perf_counter()
-        config = replace(
-            resolve(
-                config,
-                size=dataset.size,
-                channels=dataset.channels,
-                classes=len(dataset.classes),
-                told=counted(config.model, dataset, told),
-            ),
-            device=device.type,
-        )
+        config = replace(config, device=device.type)
         if stored:
             config = continued(out, stored, config)
         config = replace(config, precision=_precision(config.precision, device))
@@ -135,6 +136,19 @@ def _job(
     if config.kind == "noisy_classifier":
         return NoisyClassifierJob(config, dataset, device, source)
     return JOBS[config.kind](config, dataset, device)
+
+
+def _tell_unreached(network: NetworkSettings, on_event: Listener) -> None:
+    """Say which attention the network has not: whoever thinks of ADM's flags gives pixels."""
+    unreached = [str(factor) for factor in network.attention if factor not in network.levels]
+    if unreached:
+        levels = ", ".join(map(str, network.levels))
+        on_event(
+            Note(
+                text=f"model.network.attention: no attention at {', '.join(unreached)}, which are "
+                f"down-sampling factors; this network's are {levels}"
+            )
+        )
 
 
 def _perceptual(config: TrainConfig, device: torch.device, on_event: Listener) -> TrainConfig:
