@@ -10,7 +10,6 @@ what real pictures would score.
 
 import argparse
 import json
-import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from unnoise.config.requests import GenerateRequest
 from unnoise.config.schema import DataConfig
 from unnoise.data import open_data
 from unnoise.generate import generate
+from unnoise.metrics.intervals import share_interval
 from unnoise.model import Model, load_model
 
 
@@ -41,9 +41,9 @@ class Agreement:
         return sum(total for _, total in self.classes.values())
 
     @property
-    def error(self) -> float:
-        """Standard error of the share."""
-        return math.sqrt(self.share * (1 - self.share) / self.count)
+    def interval(self) -> tuple[float, float]:
+        """Of the share, 95 %."""
+        return share_interval(self.share, self.count)
 
 
 def measure(model: Model, classifier: ClassifierModel, request: GenerateRequest) -> Agreement:
@@ -94,7 +94,8 @@ def main() -> None:
     except ValueError as error:
         print(f"label_agreement: {error}", file=sys.stderr)
         sys.exit(2)
-    print(f"{100 * found.share:.1f} % ± {100 * found.error:.1f} of {found.count:,} samples agree")
+    low, high = (100 * bound for bound in found.interval)
+    print(f"{100 * found.share:.1f} % ({low:.1f} to {high:.1f}) of {found.count:,} samples agree")
     for name, (right, total) in found.classes.items():
         print(f"  {name:<16} {100 * right / total:5.1f} %  ({right} of {total})")
     if real is not None:
@@ -102,7 +103,7 @@ def main() -> None:
     if asked.json:
         facts = {
             "share": found.share,
-            "error": found.error,
+            "interval": found.interval,
             "samples": found.count,
             "classes": {name: right / total for name, (right, total) in found.classes.items()},
             "classifier_accuracy": real,

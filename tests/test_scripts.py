@@ -59,7 +59,7 @@ def test_a_classifier_that_always_says_one_thing_agrees_with_that_class_alone():
         name: (total if k == 2 else 0, total) for k, (name, total) in enumerate(counts.items())
     }
     assert found.count == 13 and found.share == pytest.approx(3 / 13)
-    assert found.error == pytest.approx((3 / 13 * 10 / 13 / 13) ** 0.5)
+    assert found.interval == pytest.approx((0.0818, 0.5026), abs=1e-4)  # Wilson's
 
 
 def test_classes_are_compared_by_name():
@@ -90,7 +90,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
 
     run("--test", "", "--json", "found.json")
     said = capsys.readouterr().out
-    assert said.startswith("20.0 % ± 17.9 of 5 samples agree") and "100.0 %  (1 of 1)" in said
+    assert said.startswith("20.0 % (3.6 to 62.4) of 5 samples agree") and "100.0 %  (1 of 1)" in said
     facts = json.loads((tmp_path / "found.json").read_text())
     assert facts["share"] == pytest.approx(0.2) and facts["classes"]["Sandal"] == 1
     with pytest.raises(SystemExit) as left:
