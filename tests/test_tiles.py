@@ -1,5 +1,6 @@
 """Maps applied tile by tile: latent-diffusion's recorded patches, exact where the map is local."""
 
+import re
 from typing import Any
 
 import pytest
@@ -18,12 +19,14 @@ def is_patchwise(spec: dict[str, Any]) -> bool:
 
 
 @golden("ldm_extras", only=is_patchwise)
-def test_patches_are_latent_diffusions(case: Case) -> None:
+def test_patches_are_latent_diffusions(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     s = case.spec["settings"]
-    assert (s["clip_min_weight"], s["clip_max_weight"]) == (tiles.LEAST, tiles.MOST)
-    assert (s["clip_min_tie_weight"], s["clip_max_tie_weight"]) == (tiles.LEAST, tiles.MOST)
-    (size, other), (stride, _) = s["ks"], s["stride"]
-    assert size == other
+    least, most = s["clip_min_weight"], s["clip_max_weight"]
+    assert (s["clip_min_tie_weight"], s["clip_max_tie_weight"]) == (least, most), "one pair serves both here"
+    monkeypatch.setattr(tiles, "LEAST", least)
+    monkeypatch.setattr(tiles, "MOST", most)
+    (size, other), (stride, along) = s["ks"], s["stride"]
+    assert size == other and stride == along
     tiling = Tiling(size=size, stride=stride, ranked=s["tie_braker"])
     x, c, t = case.input("x"), case.input("c"), case.input("t")
     toy = Toy(x.shape[1])
@@ -33,11 +36,13 @@ def test_patches_are_latent_diffusions(case: Case) -> None:
         return toy(seen, t.float(), Condition(concat=concat))
 
     assert_close(apply_tiled(network, torch.cat([x, c], 1), tiling), case.output("output"), 1e-5, "output")
-    recorded = case.output("weighting_8x8_grid3x4")
-    ranks = tile_weights(3, 4) if tiling.ranked else torch.ones(3, 4)
-    ours = tile_weights(8, 8).view(1, -1, 1) * ranks.view(1, 1, -1)
-    assert_close(ours, recorded, 1e-6, "weighting")
-    assert set(case.outputs) == {"output", "weighting_8x8_grid3x4"}
+    for name in set(case.outputs) - {"output"}:
+        height, width, rows, columns = map(
+            int, re.fullmatch(r"weighting_(\d+)x(\d+)_grid(\d+)x(\d+)", name).groups()
+        )
+        ranks = tile_weights(rows, columns) if tiling.ranked else torch.ones(rows, columns)
+        ours = tile_weights(height, width).view(1, -1, 1) * ranks.view(1, 1, -1)
+        assert_close(ours, case.output(name), 1e-6, name)
 
 
 @pytest.mark.parametrize("size", [(16, 20), (17, 9), (8, 8), (5, 31)])

@@ -8,6 +8,9 @@ from unnoise.networks.first_stage_settings import FirstStageSettings, KlSettings
 def first_stage_settings_of(args: dict[str, Any]) -> FirstStageSettings:
     """Our names for the arguments of latent-diffusion's AutoencoderKL, VQModel and VQModelInterface."""
     body = args["ddconfig"]
+    levels = {
+        body["resolution"] // 2**k: 2**k for k in range(len(body["ch_mult"]))
+    }  # the original's rounding
     assert body["out_ch"] == body["in_channels"]
     values = {
         "in_channels": body["in_channels"],
@@ -16,9 +19,9 @@ def first_stage_settings_of(args: dict[str, Any]) -> FirstStageSettings:
         "width": body["ch"],
         "depth": body["num_res_blocks"],
         "channel_mult": tuple(body["ch_mult"]),
-        "attention": tuple(body["resolution"] // side for side in body["attn_resolutions"]),
-        "attention_type": body.get("attn_type", "vanilla"),
-        "dropout": body["dropout"],
+        "attention": tuple(levels[side] for side in body["attn_resolutions"] if side in levels),
+        "attention_type": "linear" if body.get("use_linear_attn") else body.get("attn_type", "vanilla"),
+        "dropout": body.get("dropout", 0.0),
     }
     if body["double_z"]:
         return KlSettings(**values)

@@ -118,7 +118,8 @@ def test_vq_first_stages(case: Case) -> None:
 @torch.no_grad()
 def test_codes_in_use(case: Case) -> None:
     args = case.spec["constructor_args"]
-    quantizer = VectorQuantizer(args["n_e"], args["e_dim"], args["beta"], "codebook")
+    on = "codebook" if args.get("legacy", True) else "commitment"
+    quantizer = VectorQuantizer(args["n_e"], args["e_dim"], args["beta"], on)
     quantizer.embedding.weight.copy_(case.input("codebook"))
     found = quantizer(case.input("z"))
     used = UsedCodes(case.input("used"), args["unknown_index"])
@@ -128,7 +129,7 @@ def test_codes_in_use(case: Case) -> None:
         {
             "z_q": found.latents,
             "loss": found.loss,
-            "indices": places if args["sane_index_shape"] else places.flatten(),
+            "indices": places if args.get("sane_index_shape") else places.reshape(-1, 1),
             "codebook_entries": quantizer.lookup(used.indices(places)),
         },
     )

@@ -173,12 +173,21 @@ def test_wrong_contexts_are_refused():
         ({"pooled_context": True, "context_width": None}, "no tokens to pool"),
         ({"rescale_residual": True}, "rescale_residual=True"),
         ({"attention_order": "new"}, "attention_order=new"),
-        ({"heads": 3}, "does not divide the 64 channels"),
+        ({"heads": 65}, "heads=65 does not divide the 64 channels"),
+        ({"head_channels": 24}, "head_channels=24 does not divide the 64 channels"),
     ],
 )
 def test_settings_that_make_no_transformer_are_refused(changes, said):
     with pytest.raises(ValueError, match=said):
         UNet(with_(**changes))
+
+
+def test_heads_may_leave_channels_over():
+    """Three heads of 64 channels are of 21 each, as in latent diffusion."""
+    block = UNet(with_(heads=3)).input_blocks[1][1].transformer_blocks[0]
+    assert block.attn1.to_q.weight.shape == (63, 63) and block.attn1.heads == 3
+    network = randomised(with_(heads=3))
+    assert network(pictures(), T, Cond(context=tokens())).isfinite().all()
 
 
 def test_linear_attention_is_its_formula():

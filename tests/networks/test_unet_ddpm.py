@@ -12,7 +12,7 @@ from tests.goldens import Case, assert_close, golden
 from tests.networks.unets import Cond, randomised
 from unnoise.networks.embeddings import ddpm_timestep_embedding
 from unnoise.networks.settings import DdpmUNetSettings
-from unnoise.networks.unet_ddpm import AttnBlock, DdpmUNet, Downsample, ResBlock
+from unnoise.networks.unet_ddpm import AttnBlock, DdpmUNet, Downsample, ResBlock, Upsample
 
 SMALL = DdpmUNetSettings(
     in_channels=3, out_channels=3, width=64, depth=1, channel_mult=(1, 2), attention=(2,), classes=5
@@ -24,7 +24,8 @@ def block_of(case: Case) -> nn.Module:
     channels = args["in_channels"]
     if case.id == "ae_resnet_block":
         return ResBlock(channels, args["out_channels"], emb=args["temb_channels"] or None)
-    return {"ae_attn_block": AttnBlock, "ae_downsample": Downsample}[case.id](channels)
+    kinds = {"ae_attn_block": AttnBlock, "ae_downsample": Downsample, "ae_upsample": Upsample}
+    return kinds[case.id](channels)
 
 
 def is_block(spec: dict[str, Any]) -> bool:

@@ -35,7 +35,7 @@ def settings_of(args: dict[str, Any], *, super_res: bool = False) -> UNetSetting
         depth=args["num_res_blocks"],
         channel_mult=tuple(args.get("channel_mult", (1, 2, 4, 8))),
         attention=tuple(args["attention_resolutions"]),
-        heads=args.get("num_heads", 1),
+        heads=given("num_heads") or 1,
         head_channels=given("num_head_channels"),
         heads_up=given("num_heads_upsample"),
         attention_order="new" if args.get("use_new_attention_order") else "legacy",
@@ -54,12 +54,19 @@ def ldm_settings_of(args: dict[str, Any]) -> UNetSettings:
     settings = replace(
         settings_of(args),
         transformer_depth=args.get("transformer_depth", 1) if transformer else 0,
-        context_width=args.get("context_dim"),
+        context_width=_width(args.get("context_dim")),
     )
     if transformer or not args.get("legacy", True):
         # There the decoder's own number of heads is ignored (trap 45).
         settings = replace(settings, heads_up=None)
+    if transformer:
+        settings = replace(settings, attention_order="legacy")  # the order of qkv has no meaning there
     return settings
+
+
+def _width(given: int | list[int] | None) -> int | None:
+    """A context's width, which the original takes as a list of one too."""
+    return given[0] if isinstance(given, list) else given
 
 
 def encoder_settings_of(args: dict[str, Any]) -> EncoderUNetSettings:

@@ -78,9 +78,6 @@ def test_discriminators(case: Case) -> None:
         assert_close(state[key] if key != name else found[name], case.output(name), 1e-5, name)
 
 
-OBJECTIVES = {spec["id"]: spec for spec in manifest("ldm_losses")["cases"] if kind_of(spec) == "objective"}
-
-
 def lpips_network(seed: int) -> Lpips:
     shapes = {key: list(value.shape) for key, value in Lpips().state_dict().items()}
     return Lpips.from_state({key: lpips_recipe(key, shape, seed) for key, shape in shapes.items()})
@@ -91,13 +88,17 @@ def test_objectives(case: Case) -> None:
     args = case.spec["constructor_args"]
     shapes = case.spec["discriminator_shapes"]
     layers = args.get("disc_num_layers", 3)
-    settings = DiscriminatorSettings(width=args.get("disc_ndf", 64), layers=layers)
+    norm = "actnorm" if args.get("use_actnorm") else "batch"
+    settings = DiscriminatorSettings(width=args.get("disc_ndf", 64), layers=layers, norm=norm)
     discriminator = filled(
-        Discriminator(settings, 3), shapes, case.spec, case.spec["seeds"]["discriminator"]
+        Discriminator(settings, args.get("disc_in_channels", 3)),
+        shapes,
+        case.spec,
+        case.spec["seeds"]["discriminator"],
     ).train()
     last_layer = case.input("last_layer_weight").requires_grad_()
     reconstruction = torch.tanh(F.conv2d(case.input("conv_input"), last_layer, padding=1))
-    active = float(case.spec["global_step"] >= args["disc_start"])
+    active = float(case.spec["global_step"] >= args["disc_start"]) * args.get("disc_factor", 1.0)
     if case.spec["optimizer_idx"]:
         found = discriminators_turn(case, discriminator, reconstruction.detach(), active)
     else:

@@ -5,9 +5,11 @@ Lin et al. 2023 (arXiv:2305.08891). Equal steps in log-SNR: Lu et al. 2022 (DPM-
 Karras et al. 2022 (arXiv:2206.00364).
 """
 
+import math
 import re
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -153,12 +155,9 @@ def uniform(count: int, steps: int) -> Tensor:
 
 def quad(count: int, steps: int) -> Tensor:
     """floor(u^2), u equally spaced from 0 to sqrt(0.8 steps): DDIM's quadratic steps, repeats moved up."""
-    top = (0.8 * steps) ** 0.5
-    stride = top / (count - 1) if count > 1 else 0.0
-    places = [k * stride for k in range(count - 1)] + [top if count > 1 else 0.0]
     kept: list[int] = []
-    for place in places:
-        kept.append(max(int(place**2), kept[-1] + 1 if kept else 0))
+    for place in _squares(count, steps):
+        kept.append(max(place, kept[-1] + 1 if kept else 0))
     return torch.tensor(kept)
 
 
@@ -186,7 +185,13 @@ def ldm_quad(count: int, steps: int) -> Tensor:
 
     Its repeats are left out: they change nothing.
     """
-    return _shifted((torch.linspace(0, (0.8 * steps) ** 0.5, count, dtype=torch.float64) ** 2).long(), steps)
+    return _shifted(torch.tensor(_squares(count, steps)), steps)
+
+
+def _squares(count: int, steps: int) -> list[int]:
+    """floor(u^2), u from 0 to sqrt(0.8 steps) as numpy rounds: where u^2 is all but whole it counts."""
+    u = np.linspace(0, math.sqrt(0.8 * steps), count)
+    return [int(place) for place in u * u]
 
 
 def _shifted(places: Tensor, steps: int) -> Tensor:

@@ -267,8 +267,10 @@ def _decoder(settings: UNetSettings, kept: list[int]) -> nn.ModuleList:
 
 
 def _attention(settings: UNetSettings, channels: int, heads: int) -> SelfAttention | SpatialTransformer:
+    """Heads of a transformer may leave channels over, as in latent diffusion: its projections see to that."""
     size = settings.head_channels
-    if channels % (size or heads):
+    uneven = bool(settings.transformer_depth) and not size and heads <= channels
+    if channels % (size or heads) and not uneven:
         what = f"head_channels={size}" if size else f"heads={heads}"
         raise ValueError(
             f"{what} does not divide the {channels} channels of an attention block; choose a divisor"
