@@ -15,6 +15,7 @@ import torch
 from tests.metrics.double import Double
 from tests.metrics.elsewhere import SHARD
 from unnoise.config.requests import EvaluateRequest
+from unnoise.metrics import own_neighbours
 from unnoise.metrics.collect import Shards, collect
 from unnoise.metrics.evaluate import evaluate
 from unnoise.metrics.extractors import EXTRACTORS
@@ -113,3 +114,24 @@ def test_more_pictures_continue_fewer(data, monkeypatch):
         found = collect(pictures, network, cache=str(data / "cache"))
         assert found.table.load("pool").shape == (n, 12)
     assert network.calls == 40
+
+
+@pytest.mark.parametrize("harm", [None, b"", b"garbage"], ids=["whole", "empty", "damaged"])
+def test_distances_among_real_pictures_are_worked_out_once(data, monkeypatch, harm):
+    searched, search = [], own_neighbours.neighbour_distances
+
+    def counting(x, k, **options):
+        searched.append(len(x))
+        return search(x, k, **options)
+
+    monkeypatch.setattr(own_neighbours, "neighbour_distances", counting)
+    first = measured(data, Double(), monkeypatch, "cache")
+    assert searched == [70], "one search serves precision, density and near-copies"
+    (kept,) = (data / "cache").rglob("neighbours-70-5.safetensors")
+    if harm is not None:
+        kept.write_bytes(harm)
+    again = measured(data, Double(), monkeypatch, "cache")
+    assert searched == [70] * (1 if harm is None else 2)
+    assert values(again.metrics) == values(first.metrics) and again.nearest == first.nearest
+    aside = measured(data, Double(), monkeypatch, "elsewhere")  # from the features, not from the file
+    assert values(aside.metrics) == values(first.metrics)

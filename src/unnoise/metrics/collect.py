@@ -155,7 +155,7 @@ class Shards:
                     out[ids.start : ids.stop] = file.get_tensor(column)
             return out
 
-        return Table(self.n, widths, load)
+        return Table(self.n, widths, load, self.folder)
 
     @contextlib.contextmanager
     def _opened(self, k: int, name: str) -> Iterator[Any]:

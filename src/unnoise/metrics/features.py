@@ -4,6 +4,7 @@ weights.
 
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -41,6 +42,8 @@ class Table:
     """Column -> its dimensions."""
     load: Callable[[str], Tensor]
     """Column -> (n, D) float32, a new tensor."""
+    folder: Path | None = None
+    """Where the features are kept, and what takes long to work out of them may be."""
 
     @property
     def frechet(self) -> str:

@@ -15,6 +15,7 @@ from unnoise.metrics.inception_score import inception_score, inception_score_fid
 from unnoise.metrics.intervals import frechet_error, interval, kernel_error, mean_error, score_error
 from unnoise.metrics.kernel import kernel_distance
 from unnoise.metrics.nearest import nearest_training
+from unnoise.metrics.own_neighbours import own_neighbours
 from unnoise.metrics.precision_recall import precision_recall, precision_recall_fidelity
 from unnoise.metrics.result import Metric
 from unnoise.metrics.sources import Pictures
@@ -61,7 +62,13 @@ def measure(
         out += _manifolds(request, names, known, table)
     if request.paired:
         return out, None
-    near = nearest_training(real=known.load("pool"), fake=table.load("pool"), k=1, block=request.block)
+    near = nearest_training(
+        real=known.load("pool"),
+        fake=table.load("pool"),
+        k=1,
+        block=request.block,
+        among_real=_own(request, known)[:, 1],
+    )
     return out, {
         "share_of_near_copies": near.share,
         "threshold": near.threshold,
@@ -151,7 +158,8 @@ def _limited(request: EvaluateRequest, table: Table) -> Tensor:
 
 def _manifolds(request: EvaluateRequest, names: Names, known: Table, table: Table) -> list[Metric]:
     """Precision, recall, density, coverage; their intervals hold the two manifolds fixed."""
-    values = _shares(request, _limited(request, known), _limited(request, table))
+    own = _own(request, known) if (request.neighbours or known.n) >= known.n else None
+    values = _shares(request, _limited(request, known), _limited(request, table), own)
     floors: dict[str, float] = {}
     if request.floor:
         real = _limited(request, known)
@@ -173,13 +181,29 @@ def _manifolds(request: EvaluateRequest, names: Names, known: Table, table: Tabl
     return out
 
 
-def _shares(request: EvaluateRequest, real: Tensor, fake: Tensor) -> dict[str, tuple[float, Tensor]]:
-    """Metric -> (value, the numbers whose mean it is)."""
+def _own(request: EvaluateRequest, known: Table) -> Tensor:
+    """Squared distances of real pictures to the others nearest to them."""
+    return own_neighbours(known, min(DENSITY_NEIGHBOURS, known.n - 1), block=request.block)
+
+
+def _shares(
+    request: EvaluateRequest, real: Tensor, fake: Tensor, own: Tensor | None = None
+) -> dict[str, tuple[float, Tensor]]:
+    """Metric -> (value, the numbers whose mean it is); `own`: as `_own`, of these real pictures."""
     if request.evaluator == FIDELITY:
         pr = precision_recall_fidelity(real=real, fake=fake, k=NEIGHBOURS, block=request.block)
     else:
-        pr = precision_recall(real=real, fake=fake, k=NEIGHBOURS, half=request.half, block=request.block)
-    dc = density_coverage(real=real, fake=fake, k=DENSITY_NEIGHBOURS, block=request.block)
+        radii = None if own is None or request.half else own[:, NEIGHBOURS]
+        pr = precision_recall(
+            real=real, fake=fake, k=NEIGHBOURS, half=request.half, block=request.block, real_radii=radii
+        )
+    dc = density_coverage(
+        real=real,
+        fake=fake,
+        k=DENSITY_NEIGHBOURS,
+        block=request.block,
+        real_radii=None if own is None else own[:, DENSITY_NEIGHBOURS],
+    )
     return {
         "precision": (pr.precision, pr.fake_inside),
         "recall": (pr.recall, pr.real_inside),

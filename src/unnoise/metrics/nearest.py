@@ -31,12 +31,19 @@ class Nearest:
 
 
 def nearest_training(
-    *, real: Tensor, fake: Tensor, k: int = 3, quantile: float = COPY_QUANTILE, block: int = BLOCK
+    *,
+    real: Tensor,
+    fake: Tensor,
+    k: int = 3,
+    quantile: float = COPY_QUANTILE,
+    block: int = BLOCK,
+    among_real: Tensor | None = None,
 ) -> Nearest:
     """The k nearest real features of every sample; a sample is a near-copy when it lies nearer to a real
     picture than all but `quantile` of real pictures lie to each other. real, fake: (N, D).
 
     Duplicates among the real pictures make the threshold 0; then only exact copies count.
+    `among_real` (N_real,), squared distances of real pictures to their nearest other, saves most of the work.
     """
     a, b = pair_of(real, fake, 1)
     norms_a, norms_b = squared_norms(a), squared_norms(b)
@@ -53,8 +60,9 @@ def nearest_training(
             where = torch.cat([where, i + r.start], 1).gather(1, order)
         places.append(where)
         lengths.append(best.sqrt())
-    among_real = neighbour_distances(a, 1, block=block)[:, 1].sqrt()
-    threshold = float(torch.quantile(among_real.double(), quantile))
+    if among_real is None:
+        among_real = neighbour_distances(a, 1, block=block)[:, 1]
+    threshold = float(torch.quantile(among_real.sqrt().double(), quantile))
     distances = torch.cat(lengths)
     # A copy's distance is what rounding leaves of |u|^2 - 2uv + |v|^2.
     rounding = float(norms_a.max()) ** 0.5 * 1e-3
