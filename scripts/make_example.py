@@ -80,7 +80,6 @@ NOTES = {
         (
             "unnoise build emoji emoji64",
             "unnoise train emoji-stage-64 --data emoji64/train --seed 0 --out stage",
-            "# learned before the presets had latent_noise and tag_dropout, which they have now",
             "unnoise train emoji-64 --data emoji64/train --first-stage stage --seed 1",
         ),
         EMOJI,
