@@ -32,6 +32,13 @@ def test_points_keep_their_notes_and_intervals_when_one_cannot_be_shown():
         assert float(span.get("y2")) < float(circle.get("cy")) < float(span.get("y1"))
 
 
+def test_notes_at_the_right_end_stand_inside():
+    curve = Curve(name="a", x=[0, 1], y=[5, 6], notes=["first point", "last point"], marked=True)
+    first, last = (e for e in tags(svg(chart(curve, width=400)), "text") if (e.text or "").endswith("point"))
+    assert first.get("text-anchor") is None
+    assert last.get("text-anchor") == "end" and float(last.get("x")) < 400
+
+
 def test_both_coordinates_have_intervals():
     curve = Curve(name="a", x=[0.5], y=[0.5], x_spans=[(0.4, 0.6)], y_spans=[(0.2, 0.7)], marked=True)
     spans = [e for e in tags(svg(chart(curve)), "line") if e.get("class") == "interval"]

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-COLOURS = ("#2a6f97", "#d1495b", "#3a7d44", "#8d6a9f", "#c77d1e", "#5b6770")
+COLOURS = (
+    *("#2a6f97", "#d1495b", "#3a7d44", "#8d6a9f", "#c77d1e", "#5b6770"),
+    *("#2bb3b3", "#e48fb0", "#9aa51e", "#7a4a2b", "#8fb8de", "#1d2b53"),
+)
 STYLE = (
     "svg{background:#fff}svg text{fill:#667080;font:12px system-ui,sans-serif}"
     "svg .grid{stroke:#d8dde3;stroke-width:1}"
@@ -188,7 +191,11 @@ def _draw(curve: Curve, points: list[_Point], colour: str, across: _Axis, up: _A
         x, y = across(p.x), up(p.y)
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>')
         if p.note:
-            parts.append(f'<text x="{x + 6:.1f}" y="{y - 6:.1f}">{escape(p.note)}</text>')
+            if x + 6 + 6 * len(p.note) <= across.end + 14:
+                place = f'x="{x + 6:.1f}" y="{y - 6:.1f}"'
+            else:  # it would be cut off: below and to the left
+                place = f'text-anchor="end" x="{x - 6:.1f}" y="{y + 16:.1f}"'
+            parts.append(f"<text {place}>{escape(p.note)}</text>")
     return parts
 
 
