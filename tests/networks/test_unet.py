@@ -112,8 +112,13 @@ def test_wrong_channels_and_labels_are_refused():
         UNet(with_(classes=3))(pictures(), T, Cond())
     with pytest.raises(ValueError, match="does not divide the 128 channels"):
         UNet(with_(heads=3))
-    with pytest.raises(ValueError, match="depth=0"):
-        UNet(with_(depth=0))
+    for changes, said in (
+        ({"depth": 0}, "depth=0"),
+        ({"classes": -1}, "classes=-1"),
+        ({"dropout": 1.5}, "dropout=1.5"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            UNet(with_(**changes))
     with pytest.raises(ValueError, match="channel_mult"):
         UNet(with_(channel_mult=()))
 

@@ -286,6 +286,10 @@ def _check(settings: UNetSettings) -> None:
     for name in ("in_channels", "out_channels", "width", "depth", "patch", "heads"):
         if getattr(settings, name) < 1:
             raise ValueError(f"{name}={getattr(settings, name)} must be at least 1")
+    if settings.classes is not None and settings.classes < 1:
+        raise ValueError(f"classes={settings.classes} must be at least 1; leave it out for none")
+    if not 0 <= settings.dropout < 1:
+        raise ValueError(f"dropout={settings.dropout:g} is no share of activations; use 0 or more, below 1")
     check_norms(settings.norm_channels)
     _check_transformer(settings)
     if not settings.channel_mult or any(int(m * settings.width) < 1 for m in settings.channel_mult):
