@@ -115,6 +115,8 @@ def test_other_sizes_fit_every_pool_but_attention() -> None:
     ("change", "message"),
     [
         ({"classes": None}, "classes=None"),
+        ({"patch": 0}, "patch=0 makes no network"),
+        ({"dropout": 1.0}, "dropout=1 is no share"),
         ({"head_channels": 48}, "head_channels=48 does not divide the 64"),
         ({"head_channels": None}, "head_channels=None"),
         ({"image_size": 9}, "9 pixels is no multiple of 2"),

@@ -168,6 +168,8 @@ class EncoderUNetSettings:
             value = getattr(self, name)
             if value is None or value < 1:
                 raise ValueError(f"the classifier's {name}={value} makes no network; use 1 or more")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"the classifier's dropout={self.dropout:g} is no share; use 0 or more, below 1")
         widths = [int(mult * self.width) for mult in self.channel_mult]
         if not widths or min(widths) < 1:
             raise ValueError(
@@ -185,6 +187,8 @@ class EncoderUNetSettings:
 
 def check_multiple(side: int, factor: int) -> None:
     """Refuse a side (pixels) that is no multiple of a network's down-sampling."""
+    if factor < 1:
+        raise ValueError(f"a down-sampling of {factor} makes no network; use a patch of 1 or more")
     if side % factor or not side:
         below = side // factor * factor
         fitting = f"{below} or {below + factor}" if below else f"{factor}"
