@@ -51,6 +51,7 @@ def test_sources_that_do_not_exist(source: str, match: str) -> None:
     ("settings", "match"),
     [
         ({"size": 0}, r"data.size=0 is outside 1\.\.11585"),
+        ({"size": -28}, r"data.size=-28 is outside 1\.\.11585"),
         ({"size": 10**6}, "data.size=1000000 is outside"),
         ({"channels": 0}, "data.channels=0 is less than 1; use 1 for grey"),
         ({"channels": 5}, "data.channels=5, but fashion-mnist-10k has 1"),

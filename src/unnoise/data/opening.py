@@ -55,7 +55,7 @@ def _check(config: DataConfig) -> Colour:
         raise ValueError(
             f"data.max_pixels={limit} is outside 1..{PILLOW_LIMIT}, Pillow's own limit; leave it out"
         )
-    if config.size is not None and not 0 < config.size**2 <= limit:
+    if config.size is not None and (config.size < 1 or config.size**2 > limit):
         most = int(limit**0.5)
         raise ValueError(f"data.size={config.size} is outside 1..{most} (data.max_pixels={limit})")
     if config.channels is not None and config.channels < 1:
