@@ -115,6 +115,7 @@ def test_other_sizes_fit_every_pool_but_attention() -> None:
     ("change", "message"),
     [
         ({"classes": None}, "classes=None"),
+        ({"head_channels": -1, "pool": "spatial"}, "head_channels=-1 makes no network"),
         ({"patch": 0}, "patch=0 makes no network"),
         ({"dropout": 1.0}, "dropout=1 is no share"),
         ({"head_channels": 48}, "head_channels=48 does not divide the 64"),

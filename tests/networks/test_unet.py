@@ -116,6 +116,8 @@ def test_wrong_channels_and_labels_are_refused():
         ({"depth": 0}, "depth=0"),
         ({"classes": -1}, "classes=-1"),
         ({"dropout": 1.5}, "dropout=1.5"),
+        ({"head_channels": -1}, "head_channels=-1"),
+        ({"heads_up": 0}, "heads_up=0"),
     ):
         with pytest.raises(ValueError, match=said):
             UNet(with_(**changes))

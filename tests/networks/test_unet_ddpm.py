@@ -103,6 +103,8 @@ def test_activations_may_be_bfloat16() -> None:
     ("change", "message"),
     [
         ({"width": 2}, "width=2 must be at least 4"),
+        ({"classes": -1}, "classes=-1 must be at least 1"),
+        ({"dropout": 1.5}, "dropout=1.5 is no share"),
         ({"in_channels": None}, "in_channels=None must be at least 1"),
         ({"channel_mult": ()}, "must name at least one level"),
     ],

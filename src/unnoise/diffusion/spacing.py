@@ -9,7 +9,6 @@ import math
 import re
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -189,9 +188,13 @@ def ldm_quad(count: int, steps: int) -> Tensor:
 
 
 def _squares(count: int, steps: int) -> list[int]:
-    """floor(u^2), u from 0 to sqrt(0.8 steps) as numpy rounds: where u^2 is all but whole it counts."""
-    u = np.linspace(0, math.sqrt(0.8 * steps), count)
-    return [int(place) for place in u * u]
+    """floor(u^2), u from 0 to sqrt(0.8 steps): multiples of a stride and the exact end, as numpy's linspace has
+    them. Where u^2 is all but whole the rounding counts, and torch.linspace rounds otherwise.
+    """
+    top = math.sqrt(0.8 * steps)
+    stride = top / max(count - 1, 1)
+    places = [k * stride for k in range(count - 1)] + [top if count > 1 else 0.0]
+    return [int(u * u) for u in places]
 
 
 def _shifted(places: Tensor, steps: int) -> Tensor:

@@ -125,19 +125,11 @@ class Shards:
 
     def read(self, k: int) -> dict[str, Tensor] | None:
         """A shard, or None where it is missing or damaged."""
-        try:
-            return load_file(self.path(k)) if self.path(k).exists() else None
-        except (SafetensorError, OSError):
-            return None
+        return kept(self.path(k))
 
     def write(self, k: int, shard: dict[str, Tensor]) -> None:
-        """Keep a shard; written aside and renamed."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.path(k)
-        aside = path.with_suffix(f".{os.getpid()}.tmp")
-        with _removed(aside):
-            save_file({key: value.contiguous() for key, value in shard.items()}, aside)
-            os.replace(aside, path)
+        """Keep a shard."""
+        keep(self.path(k), shard)
 
     def table(self, name: str) -> Table:
         """The columns of all shards, read when asked for. `name` is the pictures', for errors."""
@@ -188,9 +180,20 @@ def _compute(pictures: Pictures, network: FeatureNetwork, ids: range, batch_size
     return {"flat": torch.tensor(flat), **{key: torch.cat(values) for key, values in found.items()}}
 
 
-@contextlib.contextmanager
-def _removed(path: Path) -> Iterator[None]:
+def kept(path: Path) -> dict[str, Tensor] | None:
+    """What `keep` wrote, or None where it is missing or damaged."""
     try:
-        yield
+        return load_file(path) if path.exists() else None
+    except (SafetensorError, OSError):
+        return None
+
+
+def keep(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Tensors as a file of the cache; written aside and renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        save_file({key: value.contiguous() for key, value in tensors.items()}, aside)
+        os.replace(aside, path)
     finally:
-        path.unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)

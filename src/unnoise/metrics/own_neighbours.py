@@ -2,12 +2,12 @@
 of a reference the same for all samples, so kept beside its features.
 """
 
-import os
+import contextlib
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from unnoise.metrics.collect import keep, kept
 from unnoise.metrics.features import Table
 from unnoise.metrics.neighbours import neighbour_distances
 
@@ -17,20 +17,12 @@ NAME = "neighbours"
 def own_neighbours(table: Table, k: int, *, block: int) -> Tensor:
     """`neighbour_distances` of a table's pool, (N, k + 1), found in the cache or computed into it."""
     path = None if table.folder is None else table.folder / f"{NAME}-{table.n}-{k}.safetensors"
-    if path is not None and path.exists():
-        try:
-            found = load_file(path)[NAME]
-            if found.shape == (table.n, k + 1):
-                return found
-        except (SafetensorError, OSError, KeyError):
-            pass  # damaged: computed again
+    known = (kept(path) or {}).get(NAME) if path else None
+    if known is not None and known.shape == (table.n, k + 1):
+        return known
     found = neighbour_distances(table.load("pool"), k, block=block)
-    if path is not None:
-        aside = path.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            save_file({NAME: found.contiguous()}, aside)
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
-    assert isinstance(found, Tensor)
+    if path:
+        # Features that may only be read serve as well: the search is then made each time.
+        with contextlib.suppress(OSError, SafetensorError):
+            keep(path, {NAME: found})
     return found

@@ -168,6 +168,10 @@ class EncoderUNetSettings:
             value = getattr(self, name)
             if value is None or value < 1:
                 raise ValueError(f"the classifier's {name}={value} makes no network; use 1 or more")
+        if self.head_channels is not None and self.head_channels < 1:
+            raise ValueError(
+                f"the classifier's head_channels={self.head_channels} makes no network; use 1 or more"
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"the classifier's dropout={self.dropout:g} is no share; use 0 or more, below 1")
         widths = [int(mult * self.width) for mult in self.channel_mult]
@@ -195,6 +199,14 @@ def check_multiple(side: int, factor: int) -> None:
         raise ValueError(
             f"a side of {side} pixels is no multiple of {factor}, this network's down-sampling; use {fitting}"
         )
+
+
+def check_shared(settings: UNetSettings | DdpmUNetSettings) -> None:
+    """Refuse classes and a dropout that make no network, of every kind that draws."""
+    if settings.classes is not None and settings.classes < 1:
+        raise ValueError(f"classes={settings.classes} must be at least 1; leave it out for none")
+    if not 0 <= settings.dropout < 1:
+        raise ValueError(f"dropout={settings.dropout:g} is no share of activations; use 0 or more, below 1")
 
 
 def check_norms(channels: int | None) -> None:

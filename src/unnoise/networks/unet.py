@@ -19,7 +19,7 @@ from unnoise.networks.embeddings import timestep_embedding
 from unnoise.networks.inputs import check_context, check_label, check_level, joined
 from unnoise.networks.layers import Conv2d, LayerNorm, Linear, residual, zeroed
 from unnoise.networks.norm import GroupNorm, best_layout, norm_silu, regroup
-from unnoise.networks.settings import UNetSettings, check_norms
+from unnoise.networks.settings import UNetSettings, check_norms, check_shared
 from unnoise.networks.transformer import SpatialTransformer
 
 LEVELS = 1000
@@ -286,10 +286,11 @@ def _check(settings: UNetSettings) -> None:
     for name in ("in_channels", "out_channels", "width", "depth", "patch", "heads"):
         if getattr(settings, name) < 1:
             raise ValueError(f"{name}={getattr(settings, name)} must be at least 1")
-    if settings.classes is not None and settings.classes < 1:
-        raise ValueError(f"classes={settings.classes} must be at least 1; leave it out for none")
-    if not 0 <= settings.dropout < 1:
-        raise ValueError(f"dropout={settings.dropout:g} is no share of activations; use 0 or more, below 1")
+    for name in ("head_channels", "heads_up"):
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value} must be at least 1; leave it out for the default")
+    check_shared(settings)
     check_norms(settings.norm_channels)
     _check_transformer(settings)
     if not settings.channel_mult or any(int(m * settings.width) < 1 for m in settings.channel_mult):

@@ -17,7 +17,7 @@ from unnoise.networks.embeddings import ddpm_timestep_embedding
 from unnoise.networks.inputs import check_label, joined
 from unnoise.networks.layers import Conv2d, Linear, zeroed
 from unnoise.networks.norm import GroupNorm, best_layout, norm_silu
-from unnoise.networks.settings import DdpmUNetSettings
+from unnoise.networks.settings import DdpmUNetSettings, check_shared
 
 EPS = 1e-6
 """Of every norm: TensorFlow's default."""
@@ -229,6 +229,7 @@ def _check(settings: DdpmUNetSettings) -> None:
         value = getattr(settings, name)
         if value is None or value < least:
             raise ValueError(f"{name}={value} must be at least {least}")
+    check_shared(settings)
     if not settings.channel_mult or min(_widths(settings)) < 1:
         raise ValueError(
             f"channel_mult={settings.channel_mult} with width={settings.width} must name at least one level, "
