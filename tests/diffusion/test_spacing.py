@@ -187,7 +187,7 @@ def test_steps_of_latent_diffusion() -> None:
     quad = grid("ldmquad500", schedule).timesteps
     assert quad[0] == 1 and bool((quad.diff() > 0).all()) and quad[-1] == int(0.8 * 1000 + 1e-9) + 1
     # u^2 is all but whole at some places: whichever side numpy's rounding takes.
-    for count, steps in [(count, 1000) for count in range(1, 400)] + [(69, 100), (1, 1), (50, 4000)]:
+    for count, steps in [(count, 1000) for count in range(1, 400)] + [(69, 100), (50, 4000)]:
         told = np.unique((np.linspace(0, np.sqrt(steps * 0.8), count) ** 2).astype(int) + 1)
         betas = torch.linspace(1e-4, 0.02, steps, dtype=torch.float64)
         assert grid(f"ldmquad{count}", NoiseSchedule.from_betas(betas)).timesteps.tolist() == told.tolist()

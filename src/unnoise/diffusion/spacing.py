@@ -188,8 +188,9 @@ def ldm_quad(count: int, steps: int) -> Tensor:
 
 
 def _squares(count: int, steps: int) -> list[int]:
-    """floor(u^2), u from 0 to sqrt(0.8 steps): multiples of a stride and the exact end, as numpy's linspace has
-    them. Where u^2 is all but whole the rounding counts, and torch.linspace rounds otherwise.
+    """floor(u^2), u from 0 to sqrt(0.8 steps): multiples of a stride and the exact end, as numpy's linspace.
+
+    Where u^2 is all but whole the rounding counts, and torch.linspace rounds otherwise.
     """
     top = math.sqrt(0.8 * steps)
     stride = top / max(count - 1, 1)
