@@ -74,8 +74,8 @@ NOTES = {
     "emoji-64": Notes(
         "Emoji of eight styles from words, 64x64 RGB on white, with its first stage inside.",
         (
-            'unnoise sample emoji-64 --prompt "a twemoji emoji of man: dark skin tone, adult, dark skin '
-            'tone, man" -n 8 --out men',
+            'unnoise sample emoji-64 --prompt "a noto emoji of grinning face, cheerful, face, grin, '
+            'grinning, happy, laugh, smile, teeth" -n 8 --out faces',
         ),
         (
             "unnoise build emoji emoji64",
