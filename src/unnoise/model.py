@@ -241,6 +241,28 @@ def load_model(path: Path | str, device: str | torch.device = "cpu", *, preset: 
     return model.to(device)
 
 
+def with_decoder(model: Model, stage: "FirstStage") -> Model:
+    """The same model, decoding with another first stage of the same latents (`autoencoder.freeze_encoder`).
+
+    ValueError when those would be others: when a weight or a setting of the encoder differs.
+    """
+    from unnoise.networks.autoencoder import encoding_weights
+
+    own = model.first_stage
+    if own is None or model.config.latent is None:
+        raise ValueError("a model of pixels has no first stage to exchange; leave it out")
+    mine, theirs = own.network.state_dict(), stage.network.state_dict()
+    same = mine.keys() == theirs.keys() and own.config.network == stage.config.network
+    if not same or not all(torch.equal(mine[name], theirs[name]) for name in encoding_weights(own.network)):
+        raise ValueError(
+            "the first stage has another encoder than the model's, so its latents are others; learn a decoder"
+            " with: unnoise train RECIPE --start-from MODEL --set autoencoder.freeze_encoder=true"
+        )
+    stage = replace(stage, scale=own.scale, statistics=own.statistics)
+    config = replace(model.config, latent=replace(model.config.latent, first_stage=stage.hash))
+    return Model(model.denoiser, model.schedule, config, model.info, stage)
+
+
 def _inner_first_stage(
     header: Mapping[str, Any], weights: dict[str, Tensor], path: Path
 ) -> "FirstStage | None":

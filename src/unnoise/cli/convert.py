@@ -36,15 +36,23 @@ def convert(
         float | None,
         typer.Option(help="Scale of classifier-free guidance that `sample` then takes of itself."),
     ] = None,
+    first_stage: Annotated[
+        str,
+        typer.Option(help="A first stage of the same latents, to decode with instead of the model's own."),
+    ] = "",
     preset: Annotated[
         str, typer.Option(help="What network a file is for, if it cannot be told: a preset or a .yaml.")
     ] = "",
 ) -> None:
     """Write a model as one file that needs nothing beside it, or in diffusers' layout."""
-    _check(out, to, dtype, guidance)
+    _check(out, to, dtype, guidance, first_stage)
     from unnoise.rounding import TYPES, store
 
-    found = _opened(source, to, preset, changed=dtype != "float32" or guidance is not None)
+    found = _opened(
+        source, to, preset, changed=dtype != "float32" or guidance is not None or bool(first_stage)
+    )
+    if first_stage:
+        found = _decoding_with(found, first_stage)
     if guidance is not None:
         found = _advising(found, guidance)
     if to == "diffusers":
@@ -80,8 +88,8 @@ def _opened(source: Path, to: str, preset: str, *, changed: bool) -> "Stored":
     published.refuse_preset(source, preset)
     if to == "unnoise" and not changed:
         raise ValueError(
-            f"{source} is one file of ours already; copy it, or use --to diffusers, --dtype float16 or "
-            "--guidance"
+            f"{source} is one file of ours already; copy it, or use --to diffusers, --dtype float16, "
+            "--guidance or --first-stage"
         )
     openers: dict[str, Callable[[Path], Stored]] = {STAGE: load_first_stage}
     if to == "diffusers":  # `load_model` refuses what it has no network for
@@ -99,6 +107,19 @@ def _advising(found: "Stored", guidance: float) -> "Stored":
         raise ValueError(f"--guidance is for diffusion models, and this is a {_called(found)}; leave it out")
     check_guidance(found, guidance)
     return replace(found, info=replace(found.info, guidance=guidance))
+
+
+def _decoding_with(found: "Stored", path: str) -> "Stored":
+    """The model with another decoder. ValueError where none fits."""
+    from unnoise.first_stage import load_first_stage
+    from unnoise.model import Model, with_decoder
+
+    if not isinstance(found, Model):
+        raise ValueError(f"--first-stage is for latent models, and this is a {_called(found)}; leave it out")
+    try:
+        return with_decoder(found, load_first_stage(path))
+    except ValueError as error:
+        raise ValueError(f"--first-stage {path}: {error}") from None
 
 
 def _export(source: Path, out: Path, found: "Stored") -> None:
@@ -140,7 +161,7 @@ def _refuse_another(source: Path, to: str, preset: str) -> None:
         raise ValueError(f"{source} is a folder of diffusers' already; copy it, or leave --to out")
 
 
-def _check(out: Path, to: str, dtype: str, guidance: float | None) -> None:
+def _check(out: Path, to: str, dtype: str, guidance: float | None, first_stage: str) -> None:
     if to not in ("unnoise", "diffusers"):
         raise ValueError(f"--to {to} is unknown; use unnoise or diffusers")
     if dtype not in ("float32", "float16", "bfloat16"):
@@ -149,6 +170,8 @@ def _check(out: Path, to: str, dtype: str, guidance: float | None) -> None:
         raise ValueError(f"--dtype {dtype} is for files of ours; leave it out with --to diffusers")
     if to == "diffusers" and guidance is not None:
         raise ValueError("--guidance is for files of ours; leave it out with --to diffusers")
+    if to == "diffusers" and first_stage:
+        raise ValueError("--first-stage is for files of ours; leave it out with --to diffusers")
     if out.exists():
         raise ValueError(f"{out} exists; name a new {'file' if to == 'unnoise' else 'folder'}")
     if to == "unnoise" and out.suffix != ".safetensors":

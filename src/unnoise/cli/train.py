@@ -22,6 +22,10 @@ def train(
         str | None,
         typer.Option(help="A first stage's file or run directory: learn its latents instead of pixels."),
     ] = None,
+    start_from: Annotated[
+        str | None,
+        typer.Option(help="A model of the same recipe whose weights are the beginning: fine-tuning."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; default runs/PRESET-N, a new one.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one setting; may be repeated.")
@@ -41,6 +45,7 @@ def train(
     options: dict[str, Any] = {
         "data.source": data,
         "first_stage": first_stage,
+        "start_from": start_from,
         "steps": steps,
         "minutes": minutes,
         "batch_size": batch_size,

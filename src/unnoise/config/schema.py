@@ -192,6 +192,9 @@ class AutoencoderConfig:
     """Most noise on the latents that the decoder learns from, in deviations of each channel over a picture;
     every picture has its own share of it, from none up. So it restores pictures from latents that are a
     little wrong, as drawn ones are (Zheng et al. 2025, arXiv 2510.11690); for kind kl."""
+    freeze_encoder: bool = False
+    """Learn the decoder alone, on the latents of the first stage that it starts from, which stay as they
+    are: models of these may then take the new decoder (`convert --first-stage`)."""
     codebook_weight: float = 1.0
     """Of the losses between latents and codes; for kind vq."""
     learn_logvar: bool = False
@@ -277,6 +280,9 @@ class TrainConfig:
     first_stage: str = ""
     """File or run directory of a first stage, whose latents are then learned instead of pixels; or of a
     latent model, whose first stage is taken with its scale."""
+    start_from: str = ""
+    """File, run directory or shipped model of the same recipe whose weights the network begins with
+    (fine-tuning); "" begins with fresh ones. Of a latent model the first stage is taken too."""
     latents: LatentsConfig = field(default_factory=LatentsConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -191,6 +191,12 @@ def build_first_stage(settings: FirstStageSettings) -> FirstStageNetwork:
     return VqAutoencoder(settings) if isinstance(settings, VqSettings) else KlAutoencoder(settings)
 
 
+def encoding_weights(network: FirstStageNetwork) -> frozenset[str]:
+    """Names of the weights that decide which latents there are: the encoder's, and a codebook."""
+    parts = ("encoder.", "quant_conv.", "quantize.")
+    return frozenset(name for name in network.state_dict() if name.startswith(parts))
+
+
 def _encoded(network: FirstStageNetwork, images: Tensor) -> Tensor:
     """What the encoder says, float32: the latents' last digits decide codes and noise."""
     if images.shape[1] != network.settings.in_channels:

@@ -20,7 +20,7 @@ from unnoise.diffusion.noise import seeded_generator
 from unnoise.first_stage import make_first_stage, save_first_stage
 from unnoise.images import save_png, to_images
 from unnoise.modelfile import ModelInfo
-from unnoise.networks.autoencoder import FirstStageNetwork, KlAutoencoder, VqAutoencoder
+from unnoise.networks.autoencoder import FirstStageNetwork, KlAutoencoder, VqAutoencoder, encoding_weights
 from unnoise.networks.posterior import Posterior
 from unnoise.networks.quantize import Quantised
 from unnoise.train import first_stage_losses as costs
@@ -111,6 +111,10 @@ class AutoencoderJob:
             self.first_stage = make_first_stage(self.settings, info).to(device)
             stage = self.first_stage.network
             compute_in(stage, config.precision, device)
+            if self.settings.freeze_encoder:
+                kept = encoding_weights(stage)
+                for name, parameter in stage.named_parameters():
+                    parameter.requires_grad_(name not in kept)
             self.network = Trained(stage, self.settings.logvar_init, self.settings.learn_logvar).to(device)
             self.adversary = Adversary(
                 self.settings.adversary, config.optimizer, channels=self.settings.network.in_channels or 0,

@@ -70,6 +70,11 @@ def check(config: TrainConfig, *, processes: int) -> None:
             "this recipe learns latents, and no first stage is named; add --first-stage FILE (such as a run "
             "of kl-f4-tiny), or learn pixels with latents.required=false"
         )
+    if config.start_from and config.kind == "gan":
+        raise ValueError(
+            f"start_from={config.start_from}: the file of a GAN holds no discriminator to go on with; leave "
+            "it out"
+        )
     if config.kind == "diffusion":
         _check_objective(config)
         check_network(config.model.network)
@@ -82,6 +87,11 @@ def check(config: TrainConfig, *, processes: int) -> None:
         _check_held_out("noisy_classifier", config.noisy_classifier.held_out)
     if config.autoencoder is not None:
         _check_autoencoder(config.autoencoder)
+        if config.autoencoder.freeze_encoder and not config.start_from:
+            raise ValueError(
+                "autoencoder.freeze_encoder: the encoder would stay as it was drawn; name the first stage "
+                "whose decoder is to learn with start_from"
+            )
         if config.compile == "on":
             raise ValueError(
                 "compile=on: the balance of a first stage's losses takes gradients twice, which compiled "
@@ -218,6 +228,11 @@ def _check_autoencoder(config: AutoencoderConfig) -> None:
         raise ValueError(
             f"autoencoder.latent_noise={config.latent_noise:g} is for Gaussian latents (network.kind=kl): a "
             "codebook mends small errors itself; leave it out"
+        )
+    if config.freeze_encoder and config.revive_after:
+        raise ValueError(
+            f"autoencoder.revive_after={config.revive_after} moves codes, and freeze_encoder keeps them; "
+            "leave one of them out"
         )
     if adversary.lr is not None and not 0 < adversary.lr < math.inf:
         raise ValueError(f"autoencoder.adversary.lr={adversary.lr} is not possible; use more than 0")

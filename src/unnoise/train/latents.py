@@ -40,7 +40,7 @@ def open_first_stage(config: TrainConfig, device: torch.device) -> tuple[TrainCo
                 f"{owner}.latent is set and no first_stage is named; name its file with first_stage"
             )
         return config, None
-    stage, scaled = _load(config.first_stage, device)
+    stage, scaled = load_stage(config.first_stage, device)
     channels, named = stage.config.network.in_channels, config.data.channels or config.model.channels
     if named not in (None, channels):
         raise ValueError(
@@ -55,14 +55,17 @@ def open_first_stage(config: TrainConfig, device: torch.device) -> tuple[TrainCo
     return _with_latent(config, stage, ""), stage
 
 
-def _load(path: str, device: torch.device) -> tuple[FirstStage, bool]:
-    """The first stage of a file, and whether a latent model brought it, with the scale that it draws in."""
+def load_stage(path: str, device: torch.device, *, setting: str = "first_stage") -> tuple[FirstStage, bool]:
+    """The first stage of a file, and whether a latent model brought it, with the scale that it draws in.
+
+    ValueError, which names the setting, when there is none in it.
+    """
     file = find_model(Path(path))
     found: Model | FirstStage
     if is_torch_file(file):
         read = published.load(file)
         if not isinstance(read, Model | FirstStage):
-            raise ValueError(f"first_stage={path} is a classifier of noisy pictures; name a first stage")
+            raise ValueError(f"{setting}={path} is a classifier of noisy pictures; name a first stage")
         found = read
     elif diffusers.is_weights(file) or read_header(file).get("kind", "diffusion") == "diffusion":
         found = load_model(file)
@@ -72,7 +75,7 @@ def _load(path: str, device: torch.device) -> tuple[FirstStage, bool]:
         return found.to(device), False
     if found.first_stage is None:
         raise ValueError(
-            f"first_stage={path} is a model of pixels, which has none; name a first stage, such as a run of "
+            f"{setting}={path} is a model of pixels, which has none; name a first stage, such as a run of "
             "kl-f4-tiny, or a latent model"
         )
     return found.first_stage.to(device), True

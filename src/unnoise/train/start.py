@@ -21,6 +21,7 @@ from unnoise.networks.settings import NetworkSettings
 from unnoise.told_data import ToldData, counted, open_told
 from unnoise.train import checkpoint, estimate
 from unnoise.train.autoencoder import AutoencoderJob
+from unnoise.train.beginning import begin, with_its_first_stage
 from unnoise.train.check import check
 from unnoise.train.classifier import ClassifierJob
 from unnoise.train.diffusion import DiffusionJob
@@ -72,6 +73,8 @@ def train(
     with contextlib.ExitStack() as stack:
         device = stack.enter_context(distributed.processes(config.device))
         on_event = on_event if distributed.is_main() else ignore
+        begun = distributed.on_main(lambda: _newest(out), device) is not None
+        config = with_its_first_stage(config, continues=begun)
         check(config, processes=distributed.world())
         stack.enter_context(_repeatable(device))
         stored = _claim(stack, out, device)
@@ -103,6 +106,8 @@ def train(
         config = replace(config, precision=_precision(config.precision, device))
         config = _perceptual(config, device, on_event)
         job = _job(config, dataset, device, source, told)
+        if config.start_from and not begun:
+            on_event(Note(text=begin(job, config, device)))
         interruption = stack.enter_context(Interruption())
         try:
             config, evaluator = _evaluator(job, config, device, on_event, interruption)
