@@ -130,16 +130,23 @@ class Judges:
     """Classifiers by the field of which they know the values, and the side at which they see pictures."""
 
     classifiers: dict[str, ClassifierModel]
-    side: int
+    sides: dict[str, int]
+    """At which each sees pictures."""
 
     def ask(self, pixels: Pixels) -> dict[str, Judged]:
         """What all say of uint8 (N, H, W, C) pictures, shrunk as data are for training."""
-        squares = np.asarray(pixels)
-        if squares.shape[1] != self.side:
-            window = center_window(squares.shape[2], squares.shape[1], self.side)
-            squares = np.stack([cut_pixels(each, window, self.side) for each in squares])
-        seen = torch.from_numpy(squares)
-        return {name: Judged(each, each.places(seen)) for name, each in self.classifiers.items()}
+        return {
+            name: Judged(each, each.places(_shrunk(pixels, self.sides[name])))
+            for name, each in self.classifiers.items()
+        }
+
+
+def _shrunk(pixels: Pixels, side: int) -> Tensor:
+    squares = np.asarray(pixels)
+    if squares.shape[1] != side:
+        window = center_window(squares.shape[2], squares.shape[1], side)
+        squares = np.stack([cut_pixels(each, window, side) for each in squares])
+    return torch.from_numpy(squares)
 
 
 def row(name: str, hits: Sequence[Tensor]) -> dict[str, object]:
@@ -218,9 +225,10 @@ def main() -> None:
     parser.add_argument("data", help="held-out pictures of unnoise build emoji")
     parser.add_argument("--subcategory", type=Path, required=True, help="classifier: file or run directory")
     parser.add_argument("--style", type=Path, required=True, help="classifier: file or run directory")
-    parser.add_argument(
-        "--side", type=int, default=32, help="of the pictures that the classifiers learned from"
-    )
+    for what, side in (("subcategory", 32), ("style", 64)):
+        parser.add_argument(
+            f"--{what}-side", type=int, default=side, help="of the pictures that this classifier learned from"
+        )
     parser.add_argument("-n", type=int, default=200, help="captions, each of a code point of its own")
     parser.add_argument("--apart", choices=("object", "code_point"), default="object")
     parser.add_argument("--guidance", type=float, default=1.0)
@@ -260,7 +268,8 @@ def _run(asked: argparse.Namespace) -> dict[str, object]:
         f"{asked.model}: {asked.n} captions of {len(set(held.of('object', chosen)))} objects, guidance "
         f"{asked.guidance:g}, {asked.steps} steps; 95 % intervals"
     )
-    facts = report(held, chosen, Judges(classifiers, asked.side), samples, usable)
+    sides = {what: getattr(asked, f"{what}_side") for what in classifiers}
+    facts = report(held, chosen, Judges(classifiers, sides), samples, usable)
     if asked.sheet:
         save_png(asked.sheet, sheet(held, chosen, samples, facts), {})
     return {**facts, "request": {key: str(value) for key, value in vars(asked).items()}}

@@ -299,7 +299,18 @@ def test_emoji_are_judged_beside_real_ones_and_by_chance(captioned, tmp_path, mo
             "--style",
             tmp_path / "styles.safetensors",
         ]
-        arguments = [*judges, "--side", 8, "--steps", 2, "--guidance", 2, *options]
+        arguments = [
+            *judges,
+            "--subcategory-side",
+            8,
+            "--style-side",
+            8,
+            "--steps",
+            2,
+            "--guidance",
+            2,
+            *options,
+        ]
         run(monkeypatch, "emoji_judge", tmp_path / "model", captioned, *arguments)
         return capsys.readouterr().out.splitlines()
 

@@ -156,7 +156,10 @@ def merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(old: Any, new: Any) -> list[str]:
-    """Settings whose values differ, as "optimizer.lr: 0.0001 -> 0.0002"; empty when equal."""
+    """Settings whose values differ, as "optimizer.lr: 0.0001 -> 0.0002"; empty when equal.
+
+    old, new: settings objects, or plain data of `to_dict`.
+    """
 
     def leaves(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         flat: dict[str, Any] = {}
@@ -165,7 +168,7 @@ def differences(old: Any, new: Any) -> list[str]:
             flat.update(leaves(value, f"{name}.") if isinstance(value, Mapping) else {name: value})
         return flat
 
-    before, after = leaves(to_dict(old), ""), leaves(to_dict(new), "")
+    before, after = (leaves(v if isinstance(v, Mapping) else to_dict(v), "") for v in (old, new))
     return [
         f"{key}: {before.get(key)} -> {after.get(key)}"
         for key in sorted(before.keys() | after.keys())

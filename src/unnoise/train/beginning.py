@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from unnoise.classifier import load_classifier
-from unnoise.config.load import differences
+from unnoise.config.load import differences, to_dict
 from unnoise.config.model import ModelConfig
 from unnoise.config.schema import TrainConfig
 from unnoise.model import Model, load_model
@@ -36,6 +36,8 @@ LABELS = "label_emb.weight"
 """The table of a U-Net's classes."""
 HEADS = ("head.", "out.")
 """Where the names of a classifier's last layers begin; the last of them has an output a class."""
+FREE = ("classes", "vocabulary", "dropout", "checkpoint")
+"""Settings of networks that may differ: the rows of tables, and what is so in training alone."""
 CHOICES = ("predicts", "variance", "schedule.", "image_size", "latent.")
 """Settings of a model that weights may be taken over, though they were learned with others."""
 
@@ -75,26 +77,72 @@ def with_its_first_stage(config: TrainConfig, *, continues: bool) -> TrainConfig
     return replace(config, first_stage=config.start_from, latents=replace(config.latents, scale="keep"))
 
 
-@torch.no_grad()
-def begin(job: Job[Any], config: TrainConfig, device: torch.device) -> str:
-    """Give the network of a job the weights of `config.start_from`; returns what people should know of it.
+@dataclass(frozen=True, eq=False)
+class Beginning:
+    """A trained network of the same settings as a run's."""
 
-    ValueError when that is of other settings, naming them.
+    path: str
+    given: _Known
+
+    @torch.no_grad()
+    def give(self, job: Job[Any]) -> str:
+        """Give its weights to the network of a job; returns what people should know of it."""
+        own, given = _of_job(job), self.given
+        theirs, new = given.network.state_dict(), []
+        for name, value in own.network.state_dict().items():
+            if name not in own.tables:
+                value.copy_(theirs[name])
+                continue
+            known = {row: place for place, row in enumerate(given.tables.get(name, ()))}
+            for place, row in enumerate(own.tables[name]):
+                if row in known:
+                    value[place] = theirs[name][known[row]]
+                elif row not in new:
+                    new.append(row)
+        return _told(self.path, own, given, new)
+
+
+def open_beginning(config: TrainConfig, device: torch.device) -> Beginning | None:
+    """What the network of complete settings begins with; None for fresh weights.
+
+    ValueError when that is another network, naming its settings.
     """
-    own, given = _of_job(job), _of_file(job, config.start_from, device)
-    _check(own, given, config.start_from)
-    theirs, new = given.network.state_dict(), []
-    for name, value in own.network.state_dict().items():
-        if name not in own.tables:
-            value.copy_(theirs[name])
-            continue
-        known = {row: place for place, row in enumerate(given.tables.get(name, ()))}
-        for place, row in enumerate(own.tables[name]):
-            if row in known:
-                value[place] = theirs[name][known[row]]
-            elif row not in new:
-                new.append(row)
-    return _told(config.start_from, own, given, new)
+    path = config.start_from
+    if not path:
+        return None
+    own: Any
+    if config.kind == "diffusion":
+        own, given = config.model, _of_model(load_model(path, device))
+    elif config.kind == "autoencoder":
+        stage, _ = load_stage(path, device, setting="start_from")
+        assert config.autoencoder is not None, "settings are resolved"
+        own = config.autoencoder.network
+        given = _Known(stage.network, stage.config.network, {}, stage.info.step)
+    elif config.kind == "classifier":
+        assert config.classifier is not None, "settings are resolved"
+        own, given = config.classifier.network, _of_classifier(load_classifier(path, device))
+    else:
+        assert config.noisy_classifier is not None, "settings are resolved"
+        own, given = config.noisy_classifier.network, _of_classifier(load_noisy_classifier(path, device))
+    others = [
+        change
+        for change in differences(_network(given.settings), _network(own))
+        if change.partition(":")[0].rpartition(".")[2] not in FREE
+    ]
+    if others:
+        raise ValueError(
+            f"start_from={path} is another network than this recipe's ({'; '.join(others[:4])}); use the "
+            "recipe that it was trained with, or leave start_from out"
+        )
+    return Beginning(path, given)
+
+
+def _network(settings: Any) -> dict[str, Any]:
+    """The settings of a network and of what tells it, as plain data."""
+    if not isinstance(settings, ModelConfig):
+        return to_dict(settings)
+    told = {each.what: to_dict(each.encoder) for each in settings.told}
+    return {**to_dict(settings.network), "told": told}
 
 
 def _of_job(job: Job[Any]) -> _Known:
@@ -104,16 +152,6 @@ def _of_job(job: Job[Any]) -> _Known:
         return _Known(job.first_stage.network, job.first_stage.config.network, {}, 0)
     assert isinstance(job, ClassifierJob | NoisyClassifierJob), "settings are checked"
     return _of_classifier(job.model)
-
-
-def _of_file(job: Job[Any], path: str, device: torch.device) -> _Known:
-    if isinstance(job, DiffusionJob):
-        return _of_model(load_model(path, device))
-    if isinstance(job, AutoencoderJob):
-        stage, _ = load_stage(path, device, setting="start_from")
-        return _Known(stage.network, stage.config.network, {}, stage.info.step)
-    load = load_classifier if isinstance(job, ClassifierJob) else load_noisy_classifier
-    return _of_classifier(load(path, device))
 
 
 def _of_classifier(model: Any) -> _Known:
@@ -163,37 +201,6 @@ def _class_names(info: ModelInfo, rows: int) -> Names:
     if info.null_label is not None and info.null_label < rows:
         names[info.null_label] = None
     return names
-
-
-def _check(own: _Known, given: _Known, path: str) -> None:
-    """Refuse weights of another network."""
-    mine, theirs = own.network.state_dict(), given.network.state_dict()
-    fine = all(
-        name in theirs and theirs[name].shape == value.shape
-        for name, value in mine.items()
-        if name not in own.tables
-    )
-    fine = fine and all(
-        name not in theirs or theirs[name].shape[1:] == mine[name].shape[1:] for name in own.tables
-    )
-    if fine and all(name in mine for name in theirs if name not in given.tables):
-        return
-    others = _network_settings(own, given)
-    reason = "; ".join(others[:4]) or "its parameters have other names or shapes"
-    raise ValueError(
-        f"start_from={path} is another network than this recipe's ({reason}); use the recipe that it was "
-        "trained with, or leave start_from out"
-    )
-
-
-def _network_settings(own: _Known, given: _Known) -> list[str]:
-    """How the settings of two networks differ, but for the rows of their tables."""
-    if not (isinstance(own.settings, ModelConfig) and isinstance(given.settings, ModelConfig)):
-        return differences(given.settings, own.settings)
-    both = (given.settings, own.settings)
-    found = differences(both[0].network, both[1].network)
-    told = [[each.what for each in settings.told] for settings in both]
-    return found + ([f"told: {told[0]} -> {told[1]}"] if told[0] != told[1] else [])
 
 
 def _told(path: str, own: _Known, given: _Known, new: Sequence[str | None]) -> str:

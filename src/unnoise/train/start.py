@@ -21,7 +21,7 @@ from unnoise.networks.settings import NetworkSettings
 from unnoise.told_data import ToldData, counted, open_told
 from unnoise.train import checkpoint, estimate
 from unnoise.train.autoencoder import AutoencoderJob
-from unnoise.train.beginning import begin, with_its_first_stage
+from unnoise.train.beginning import open_beginning, with_its_first_stage
 from unnoise.train.check import check
 from unnoise.train.classifier import ClassifierJob
 from unnoise.train.diffusion import DiffusionJob
@@ -96,6 +96,7 @@ def train(
         )
         if config.kind == "diffusion":
             _tell_unreached(config.model.network, on_event)
+        beginning = None if begun else open_beginning(config, device)
         if stage is not None:
             config, source = open_latents(config, dataset, stage, on_event, device)
         # What is decoded and encoded once for all runs takes nothing of the minutes of this one.
@@ -106,8 +107,8 @@ def train(
         config = replace(config, precision=_precision(config.precision, device))
         config = _perceptual(config, device, on_event)
         job = _job(config, dataset, device, source, told)
-        if config.start_from and not begun:
-            on_event(Note(text=begin(job, config, device)))
+        if beginning is not None:
+            on_event(Note(text=beginning.give(job)))
         interruption = stack.enter_context(Interruption())
         try:
             config, evaluator = _evaluator(job, config, device, on_event, interruption)
