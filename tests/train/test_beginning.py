@@ -141,6 +141,14 @@ def test_another_reading_of_the_same_weights_is_told(tmp_path: Path, trained: Pa
     )
 
 
+def test_the_same_schedule_in_other_words_is_no_other(tmp_path: Path) -> None:
+    default = {"name": "linear", "steps": 1000, "beta_start": None, "beta_end": None}
+    tiny_run(tmp_path / "run", tiny_config(model={"schedule": default}, steps=1))
+    spelt = {"name": "linear", "steps": 1000, "beta_start": 0.0001, "beta_end": 0.02}
+    _, said = begun(tmp_path / "more", tmp_path / "run", model={"schedule": spelt})
+    assert said.endswith("run (1 steps)")
+
+
 def test_a_latent_model_brings_its_first_stage_and_scale(tmp_path: Path) -> None:
     file = tmp_path / "stage.safetensors"
     save_first_stage(file, stage_of("kl"))

@@ -16,7 +16,7 @@ from unnoise.classifier import load_classifier
 from unnoise.config.load import differences, to_dict
 from unnoise.config.model import ModelConfig
 from unnoise.config.schema import TrainConfig
-from unnoise.model import Model, load_model
+from unnoise.model import Model, load_model, make_schedule
 from unnoise.modelfile import ModelInfo, find_model, read_header
 from unnoise.networks.conditioned import Conditioned
 from unnoise.networks.conditioner_settings import ClassEmbedderSettings, TextEncoderSettings
@@ -204,7 +204,7 @@ def _class_names(info: ModelInfo, rows: int) -> Names:
 
 
 def _told(path: str, own: _Known, given: _Known, new: Sequence[str | None]) -> str:
-    text = f"begins with the weights of {path} ({given.steps:,} steps)"
+    text = f"begins with the weights of {path}" + (f" ({given.steps:,} steps)" if given.steps else "")
     if new:
         named = sorted(("no class" if name is None else name for name in new), key=len, reverse=True)
         shown = ", ".join(named[:5])  # the longest: words rather than letters
@@ -212,7 +212,10 @@ def _told(path: str, own: _Known, given: _Known, new: Sequence[str | None]) -> s
             f"; new to it, and begun fresh: {shown}{f' and {len(new) - 5:,} more' if len(new) > 5 else ''}"
         )
     if isinstance(own.settings, ModelConfig):
-        other = [d for d in differences(given.settings, own.settings) if d.startswith(CHOICES)]
+        before, old, now = given.settings, make_schedule(given.settings), make_schedule(own.settings)
+        if torch.equal(old.betas, now.betas) and torch.equal(old.timesteps, now.timesteps):
+            before = replace(before, schedule=own.settings.schedule)  # the same in other words
+        other = [d for d in differences(before, own.settings) if d.startswith(CHOICES)]
         if other:
             text += f"; it learned with other settings: {'; '.join(other)}"
     return text
