@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from tests.train.tiny import assert_same_run, changed, tiny_config, tiny_data, tiny_run, weights
 from unnoise.config.load import read_config
-from unnoise.config.schema import TrainConfig
+from unnoise.config.schema import ClassifierConfig, TrainConfig
 from unnoise.model import load_model
 from unnoise.train import checkpoint, train
 from unnoise.train.diffusion import DiffusionJob
@@ -206,6 +207,58 @@ def test_checkpoints_without_settings_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").unlink()
     with pytest.raises(ValueError, match="holds checkpoints but no config.yaml"):
         tiny_run(tmp_path, tiny_config(steps=4))
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "model-ema-0.5.safetensors", "metrics.jsonl", "samples/mine.png"]
+)
+def test_a_new_run_replaces_no_file(tmp_path: Path, name: str) -> None:
+    mine = tmp_path / name
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
+    with pytest.raises(ValueError, match=f"holds {Path(name).parts[0]} but no config.yaml, and a new run"):
+        tiny_run(tmp_path, tiny_config(steps=1))
+    assert mine.read_text() == "mine"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
+
+
+def test_a_folder_with_other_files_takes_a_new_run(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    tiny_run(tmp_path, tiny_config(steps=1))
+    assert (tmp_path / "notes.txt").read_text() == "mine" and (tmp_path / "model.safetensors").exists()
+
+
+def test_a_finished_run_without_checkpoints_is_not_begun_again(tmp_path: Path) -> None:
+    tiny_run(tmp_path, tiny_config(steps=1))
+    model = (tmp_path / "model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(ValueError, match="holds model.safetensors but no checkpoint to go on from"):
+        tiny_run(tmp_path, tiny_config(steps=1))
+    assert (tmp_path / "model.safetensors").read_bytes() == model
+
+
+@pytest.mark.parametrize("inside", [".", "runs/first"])
+@pytest.mark.parametrize("setting", ["data", "validation"])
+def test_a_run_inside_its_pictures_is_refused(tmp_path: Path, inside: str, setting: str) -> None:
+    config = tiny_config(data={"source": str(tmp_path)})
+    if setting == "validation":
+        config = TrainConfig(kind="classifier", classifier=ClassifierConfig(validation=str(tmp_path)))
+    with pytest.raises(ValueError, match="is inside the data .*; name a folder elsewhere"):
+        tiny_run(tmp_path / inside, config)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("before", [None, "empty", "notes.txt"])
+def test_a_refused_run_leaves_no_trace(tmp_path: Path, before: str | None) -> None:
+    out = tmp_path / "new" / "run"
+    if before:
+        out.mkdir(parents=True)
+    if before == "notes.txt":
+        (out / before).write_text("mine")
+    there = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match="none does not exist"):
+        train(tiny_config(data={"source": str(tmp_path / "none")}), out)
+    assert sorted(tmp_path.rglob("*")) == there
 
 
 def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(

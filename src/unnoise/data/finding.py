@@ -57,6 +57,13 @@ def find_source(config: DataConfig, on_progress: Progress | None = None) -> Sour
     return _open_file(path, config)
 
 
+def folder_of(source: str) -> Path | None:
+    """The folder that `source` names; None for anything else."""
+    path = Path(source).expanduser()
+    named = source and not source.startswith("hf:") and source.partition(":")[0] not in BUILTINS
+    return path if named and path.is_dir() else None
+
+
 def _open_file(path: Path, config: DataConfig) -> Source:
     """A zip, npz or idx file, told by its first bytes."""
     if not path.is_file():
