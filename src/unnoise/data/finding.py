@@ -8,7 +8,7 @@ from pathlib import Path
 
 from unnoise.config.schema import DataConfig
 from unnoise.data import idx, sampled
-from unnoise.data.archive import open_zip
+from unnoise.data.archive import open_zip, opened_zip
 from unnoise.data.build import Progress
 from unnoise.data.builtin import BUILTINS
 from unnoise.data.folder import open_folder
@@ -74,7 +74,7 @@ def _open_file(path: Path, config: DataConfig) -> Source:
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}); change its permissions") from error
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as file:
+        with opened_zip(path) as file:
             arrays = path.suffix == ".npz" or "arr_0.npy" in file.namelist()
         return (
             _own_labels(open_npz(path, labelled=config.labels != "none"), config)
