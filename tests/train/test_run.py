@@ -331,6 +331,14 @@ def test_a_file_is_no_run_directory(tmp_path: Path) -> None:
         ({"minutes": -1.0}, "minutes=-1.0"),
         ({"sample_every": 2, "sample_steps": 21}, "sample_steps=21 .*use 1..20"),
         ({"device": "tpu"}, "device=tpu is not known; use auto, cpu"),
+        (
+            {"model": {"schedule": {"beta_start": None, "beta_end": None}}},
+            r"^schedule.steps=20: the last step of the linear .*\(alpha_bar=0\), and a model would draw none",
+        ),
+        (
+            {"model": {"schedule": {"name": "sqrt", "steps": 400, "beta_end": 0.9}}},
+            "schedule.steps=400: the last step of the sqrt schedule",
+        ),
         ({"model": {"network": {"channel_mult": [1] * 5}}}, "multiple of 16"),
         ({"objective": {"name": "simple"}}, "objective.name=simple"),
         ({"objective": {"error": "l1"}}, "objective.error=l1 means nothing to objective.name=hybrid"),

@@ -12,6 +12,7 @@ from unnoise.config.schema import (
     OptimizerConfig,
     TrainConfig,
 )
+from unnoise.model import make_schedule
 from unnoise.networks.build import check_network
 from unnoise.networks.conditioner_settings import SpatialRescalerSettings, TextEncoderSettings
 from unnoise.networks.first_stage_settings import KlSettings
@@ -72,6 +73,7 @@ def check(config: TrainConfig, *, processes: int) -> None:
         )
     if config.kind == "diffusion":
         _check_objective(config)
+        make_schedule(config.model)
         check_network(config.model.network)
         _check_context(config.model)
         for number, told in enumerate(config.model.told):
@@ -79,6 +81,7 @@ def check(config: TrainConfig, *, processes: int) -> None:
     if config.classifier is not None:
         _check_classifier(config.classifier)
     if config.noisy_classifier is not None:
+        make_schedule(config.noisy_classifier)
         _check_held_out("noisy_classifier", config.noisy_classifier.held_out)
     if config.autoencoder is not None:
         _check_autoencoder(config.autoencoder)
