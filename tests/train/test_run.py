@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from tests.train.tiny import assert_same_run, changed, tiny_config, tiny_data, tiny_run, weights
-from unnoise.config.load import read_config
+from tests.train.tiny import SETTINGS, assert_same_run, changed, tiny_config, tiny_data, tiny_run, weights
+from unnoise.config.load import from_dict, merge, read_config
 from unnoise.config.schema import ClassifierConfig, TrainConfig
 from unnoise.model import load_model
-from unnoise.train import checkpoint, train
+from unnoise.train import checkpoint, start, train
 from unnoise.train.diffusion import DiffusionJob
 from unnoise.train.events import Measured, Note, Sampled, Saved, Started, StepDone
+
+
+MAP = {"what": "map", "encoder": {"kind": "spatial"}}
 
 
 @pytest.fixture(scope="module")
@@ -375,6 +378,42 @@ def test_a_network_that_cannot_be_built_is_refused_before_the_pictures_are_read(
     config = tiny_config(data={"source": str(tmp_path / "none")}, model={"network": network})
     with pytest.raises(ValueError, match="head_channels=7 does not divide the 16 channels"):
         train(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"data": {"boxes": "b.json"}}, "data.boxes=b.json means nothing to a model that is not told boxes"),
+        ({"data": {"maps": "m", "map_classes": 3}}, "data.maps=m means nothing to a model .* semantic map"),
+        ({"data": {"map_classes": 3}}, "data.map_classes=3 means nothing without data.maps"),
+        ({"kind": "classifier", "data": {"boxes": "b"}}, "data.boxes=b means nothing"),
+        ({"model": {"told": [MAP]}, "data": {"maps": "m"}}, "data.map_classes=None: say how many"),
+        ({"model": {"told": [MAP]}, "data": {"maps": "m", "map_classes": 300}}, "=300: .* 1 to 256"),
+        ({"model": {"told": [MAP]}, "data": {"maps": "m", "map_classes": 3}}, "data.maps=m is no folder"),
+        ({"kind": "classifier", "classifier": {"validation": "gone"}}, "gone does not exist"),
+        ({"kind": "autoencoder", "autoencoder": {"perceptual": "vgg.pt"}}, "perceptual=vgg.pt is no file"),
+        ({"evaluate": {"every": 1, "features": "incepton"}}, "evaluate: features='incepton' is no feature"),
+        ({"evaluate": {"every": 1}, "model": {"low_res": 4}}, "evaluate.every=1 measures models that draw al"),
+        ({"classifier": {}}, "classifier is set, but kind=diffusion trains none"),
+    ],
+)
+def test_what_needs_no_pictures_is_refused_before_they_are_read(
+    tmp_path: Path, change: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "open_data", lambda *_, **__: pytest.fail("the pictures were read"))
+    settings = change if "kind" in change else merge(SETTINGS, change)
+    settings = merge(settings, {"data": {"source": "fashion-mnist-10k"}})
+    with pytest.raises(ValueError, match=said):
+        train(from_dict(TrainConfig, settings), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_data_are_refused_before_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config(steps=1)
+    tiny_run(tmp_path, config)
+    monkeypatch.setattr(start, "open_data", lambda *_, **__: pytest.fail("the pictures were read"))
+    with pytest.raises(ValueError, match="was started with other settings: data.size: 8 -> 16"):
+        train(changed(config, data={"size": 16}), tmp_path)
 
 
 def test_settings_of_latent_diffusion_train(tmp_path: Path) -> None:

@@ -34,15 +34,7 @@ def find_source(config: DataConfig, on_progress: Progress | None = None) -> Sour
     name, _, split = config.source.partition(":")
     if name in BUILTINS:  # whatever lies in the working folder: a setting must mean the same everywhere
         return _own_labels(BUILTINS[name](split or "train", config), config)
-    path, part = _split_of(Path(config.source).expanduser())
-    try:
-        path.stat()
-    except FileNotFoundError as error:
-        raise ValueError(_unknown(config.source)) from error
-    except OSError as error:
-        raise ValueError(
-            f"{path} cannot be reached ({error.strerror}); check its name and permissions"
-        ) from error
+    path, part = _reached(config.source)
     if path.is_dir():
         images = idx.find(path, part or "train")
         if images is not None:
@@ -55,6 +47,26 @@ def find_source(config: DataConfig, on_progress: Progress | None = None) -> Sour
             raise ValueError(f"{path} holds no idx files of the split {part!r}; name it without :{part}")
         return open_folder(path, config.labels, config.label_field)
     return _open_file(path, config)
+
+
+def check_source(source: str) -> None:
+    """Refuse a source whose folder or file is not there, and nothing else."""
+    if not source.startswith("hf:") and source.partition(":")[0] not in BUILTINS:
+        _reached(source)
+
+
+def _reached(source: str) -> tuple[Path, str | None]:
+    """The folder or file that a source names, which is there, and a split behind it."""
+    path, part = _split_of(Path(source).expanduser())
+    try:
+        path.stat()
+    except FileNotFoundError as error:
+        raise ValueError(_unknown(source)) from error
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be reached ({error.strerror}); check its name and permissions"
+        ) from error
+    return path, part
 
 
 def folder_of(source: str) -> Path | None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from unnoise import distributed
 from unnoise.config.load import from_yaml, to_yaml
-from unnoise.config.resolve import data_config, resolve
+from unnoise.config.resolve import check_kind, data_config, resolve
 from unnoise.config.schema import Precision, TrainConfig
 from unnoise.data import Dataset, open_data
 from unnoise.data.finding import folder_of
@@ -22,7 +22,7 @@ from unnoise.networks.settings import NetworkSettings
 from unnoise.told_data import ToldData, counted, open_told
 from unnoise.train import checkpoint, estimate
 from unnoise.train.autoencoder import AutoencoderJob
-from unnoise.train.check import check
+from unnoise.train.check import check, check_outside
 from unnoise.train.classifier import ClassifierJob
 from unnoise.train.diffusion import DiffusionJob
 from unnoise.train.evaluation import Evaluator, open_evaluator
@@ -77,7 +77,11 @@ def train(
         _check_apart(config, out)
         stack.enter_context(_repeatable(device))
         stored = _claim(stack, out, device)
+        check_kind(config)
+        check_outside(config)
         config, stage = open_first_stage(config, device)
+        if stored:
+            continued(out, stored, replace(stored, data=config.data))  # before other pictures are decoded
         dataset = dataset or open_data(
             data_config(config),
             seed=config.seed,
