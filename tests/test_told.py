@@ -415,9 +415,11 @@ def test_data_and_settings_that_do_not_fit_are_refused(place, tmp_path, told, ch
     ((path, value),) = change.items()
     where, name = path.split(".")
     if name == "metadata":
+        bare = tmp_path / "pictures"
+        bare.mkdir()
         for k in range(COUNT):
-            (tmp_path / f"{k:02d}.png").write_bytes((place / "pictures" / f"{k:02d}.png").read_bytes())
-        config = replace(config, data=replace(config.data, source=str(tmp_path)))
+            (bare / f"{k:02d}.png").write_bytes((place / "pictures" / f"{k:02d}.png").read_bytes())
+        config = replace(config, data=replace(config.data, source=str(bare)))
     elif where == "data":
         config = replace(config, data=replace(config.data, **{name: value}))
     else:

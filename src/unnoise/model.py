@@ -128,11 +128,23 @@ class Model:
 
 
 def make_schedule(config: ModelConfig | NoisyClassifierConfig) -> NoiseSchedule:
-    """The training schedule that the settings describe."""
+    """The training schedule that the settings describe.
+
+    ValueError for one whose last step leaves so little of the picture that none can be drawn from it.
+    """
     s = config.schedule
     with torch.device("cpu"):  # also while a network is built on the meta device
         betas = make_betas(s.name, s.steps, start=s.beta_start, end=s.beta_end)
-        return NoiseSchedule.from_betas(betas, rescale=s.rescale_timesteps)
+        schedule = NoiseSchedule.from_betas(betas, rescale=s.rescale_timesteps)
+        # x0 and eps are had from one another by 1/alpha, in float32: also of v, where x0 is clipped.
+        last = schedule.table("inv_alpha").float()[-1]
+    if not last.isfinite():
+        raise ValueError(
+            f"schedule.steps={s.steps}: the last step of the {s.name} schedule leaves nothing of the picture "
+            f"(alpha_bar={schedule.alpha_bar[-1]:.3g}), and a model would draw none; use a milder one, such as "
+            "1000 steps with its own betas"
+        )
+    return schedule
 
 
 def denoiser_of(network: nn.Module, config: ModelConfig) -> Denoiser:

@@ -59,6 +59,15 @@ def test_numbers_go_on(demo):
     assert next_run(demo.parent, "other").name == "other-1"
 
 
+def test_a_refused_run_leaves_no_numbered_folder(tmp_path):
+    (tmp_path / "runs").mkdir()
+    assert "no.zip" in refused("train", "fashion-28", "--data", "no.zip", cwd=tmp_path)
+    assert not list((tmp_path / "runs").iterdir())
+    (tmp_path / "runs").rmdir()
+    assert "minutes" in refused("demo", "--minutes", "0", cwd=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_refusals(tmp_path):
     assert "minutes" in refused("demo", "--minutes", "0", cwd=tmp_path)
     assert "use 20 or more" in refused("demo", "--samples", "3", cwd=tmp_path)

@@ -69,6 +69,16 @@ def test_wrong_override_names_the_way_out(assignment, expected):
         ({"model": {"network": {"kind": "ddmp"}}}, "model.network.kind = 'ddmp': use 'adm', 'ddpm'"),
         ({"model": {"network": {"kind": "ddpm", "heads": 2}}}, "unknown setting model.network.heads"),
         ({"model": {"network": {"kind": "ddpm", "width": "x"}}}, "model.network.width = 'x'"),
+        ({"model": {"network": 3}}, "model.network = 3: use settings of its own, `name: value`, of which"),
+        ({"model": {"network": {"kind": None}}}, "of which `kind` says"),
+        ({"model": 3}, "model = 3: use settings of its own, `name: value`"),
+        ({"ema": {"rates": 0.9}}, "ema.rates = 0.9: use a list"),
+        ({"model": {"told": [{"what": "text"}]}}, "model.told[0].encoder is missing"),
+        ({"model": {"told": [{"what": "text", "encoder": {"widht": 3}}]}}, 'did you mean "width"'),
+        (
+            {"model": {"told": [{"what": "map", "encoder": {}, "waht": 1}]}},
+            "unknown setting model.told[0].waht",
+        ),
     ],
 )
 def test_wrong_values_are_refused(values, expected):
@@ -81,9 +91,36 @@ def test_config_from_the_future_is_refused():
     )
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1\n- 2\n", "just words"])
-def test_text_that_is_no_settings_file(text):
-    refused(lambda: from_yaml(TrainConfig, text, where="x.yaml"))
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: [", "x.yaml cannot be read as YAML: line 1, column 5: expected the node content"),
+        ("steps: 1\n\tseed: 2", "line 2, column 1: found character"),
+        ("- 1\n- 2\n", "must be `key: value` lines, and is a list"),
+        ("just words", "must be `key: value` lines, and is a single value"),
+        ("[]", "must be `key: value` lines, and is a list"),
+        ("", "must be `key: value` lines, and is empty"),
+        ("steps: 1\nsteps: 2", "steps is there twice"),
+        ("steps: !!set {a}", "could not determine a constructor for the tag 'tag:yaml.org,2002:set'"),
+        ("steps: !!binary aGk=", "could not determine a constructor"),
+        ("steps: !!timestamp x", "could not determine a constructor"),
+        ("steps: !!int x", "invalid literal for int"),
+        ("steps: !!bool x", "cannot be read as YAML"),
+        (f"steps: {'1' * 5000}", "Exceeds the limit"),
+        ("[" * 3000, "it is nested too deeply"),
+        ("&a {model: *a}", "unknown setting model.model"),
+        ("steps: &a [*a]", "x.yaml: steps = [[...]]"),
+        ("1: 2", "names of settings are text"),
+    ],
+)
+def test_text_that_is_no_settings_file(text, expected):
+    assert expected in refused(lambda: from_yaml(TrainConfig, text, where="x.yaml"))
+    refused(lambda: from_dict(TrainConfig, override({}, [f"steps={text}"], TrainConfig)))
+
+
+@pytest.mark.parametrize("date", ["2020-01-31", "2020-13-45", "2020-01-01 25:99:99"])
+def test_dates_are_text(date):
+    assert from_yaml(TrainConfig, f"data: {{source: {date}}}").data.source == date
 
 
 def test_differences_name_the_leaves():

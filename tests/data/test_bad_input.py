@@ -1,6 +1,7 @@
 """What a person gets wrong: each is one line that says what is the matter and what to do."""
 
 import gzip
+import io
 import json
 import os
 import re
@@ -361,3 +362,119 @@ def test_nothing_is_printed_or_warned(tmp_path: Path, make: Make, opened: Open, 
         opened(tmp_path, size=16)
     captured = capfd.readouterr()
     assert captured.out == "" and captured.err == ""
+
+
+PICTURES = [("a/0.png", 0), ("b/1.png", 1)]
+
+
+def packed(make: Make, path: Path, *more: tuple[str, bytes], how: int = zipfile.ZIP_DEFLATED) -> Path:
+    """A zip of two pictures and more members."""
+    with zipfile.ZipFile(path, "w", how) as file:
+        for name, k in PICTURES:
+            file.writestr(name, make(path.parent / f"{k}.png", (8, 8, 3), seed=k).read_bytes())
+        for name, content in more:
+            file.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("mark", "offset", "value", "match"),
+    [
+        (b"PK\x01\x02", 6, b"\xff", "cannot be read as a zip .*version 25.5.*; make it again"),
+        (b"PK\x01\x02", 30, b"\xf0\xff", "cannot be read as a zip .*extra field"),
+        (b"PK\x01\x02", 9, b"\x08", "cannot be read as a zip .*can't decode"),
+        (b"PK\x05\x06", 12, b"\xff\xff", "cannot be read as a zip .*central directory"),
+    ],
+)
+def test_lists_of_members_that_are_damaged(
+    tmp_path: Path, make: Make, mark: bytes, offset: int, value: bytes, match: str
+) -> None:
+    content = bytearray(packed(make, tmp_path / "x.zip").read_bytes())
+    place = content.index(mark) + offset
+    content[place : place + len(value)] = value
+    content[content.index(b"PK\x01\x02") + 46] = 0xFF  # no UTF-8, where a flag says that names are
+    for kind in ("zip", "npz"):
+        (tmp_path / f"x.{kind}").write_bytes(content)
+        refused(match, tmp_path / f"x.{kind}")
+
+
+def test_members_that_no_longer_unpack(tmp_path: Path, make: Make) -> None:
+    path = packed(make, tmp_path / "x.zip", how=zipfile.ZIP_LZMA)
+    content = bytearray(path.read_bytes())
+    for name, _ in PICTURES:
+        start = content.index(name.encode()) + len(name)
+        content[start + 9 : start + 60] = b"\xff" * 51
+    path.write_bytes(content)
+    refused(r"every picture of .* is broken, 2: a/0.png \(cannot be unpacked", path)
+
+
+@pytest.mark.parametrize("order", [b"{", b"3", b"null", b'{"a": 1}', b"[[]]", b"\xff\xfe", b"[" * 100_000])
+def test_class_orders_that_are_none(tmp_path: Path, make: Make, order: bytes) -> None:
+    refused(
+        "classes.json is no list of names", packed(make, tmp_path / "x.zip", (".unnoise-classes.json", order))
+    )
+
+
+def npy(values: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
+
+
+def headed(header: str) -> bytes:
+    """What says that it is an array of this form, and holds nothing."""
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode()
+
+
+@pytest.mark.parametrize(
+    ("member", "content", "match"),
+    [
+        ("arr_0", headed("(" * 3000), "arr_0 is not a numpy array .*make it again"),
+        ("arr_1", headed("(" * 3000), "arr_1 cannot be read .*save labels as whole numbers"),
+        ("arr_1", npy(np.frombuffer(b"\xff\xff\xff\x7f" * 3, "<U1")), "arr_1 cannot be read"),
+        ("arr_1", headed(f"{{'descr':'<i8','fortran_order':False,'shape':({10**14},)}}\n"), "arr_1"),
+        ("arr_1", headed(f"{{'descr':'<i8','fortran_order':False,'shape':({10**30},)}}\n"), "damaged"),
+    ],
+    ids=["nested", "nested labels", "characters", "memory", "overflow"],
+)
+def test_arrays_that_numpy_cannot_read(tmp_path: Path, member: str, content: bytes, match: str) -> None:
+    members = {"arr_0": npy(np.zeros((3, 8, 8, 3), np.uint8)), member: content}
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as file:
+        for name, each in members.items():
+            file.writestr(f"{name}.npy", each)
+    refused(match, tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv", "0.txt"])
+@pytest.mark.parametrize("text", ["é".encode("latin-1"), "é".encode("utf-16")])
+def test_side_files_that_are_no_utf8(tmp_path: Path, make: Make, name: str, text: bytes) -> None:
+    make(tmp_path / "0.png", (8, 8, 3))
+    (tmp_path / name).write_bytes(text)
+    refused(f"{name} is not UTF-8 text .*; save it as UTF-8", tmp_path)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as file:
+        for member in ("0.png", name):
+            file.write(tmp_path / member, member)
+    refused(f"x.zip/{name} is not UTF-8 text", tmp_path / "x.zip")
+
+
+def test_half_characters_are_replaced(tmp_path: Path, make: Make, opened: Open) -> None:
+    make(tmp_path / "0.png", (8, 8, 3))
+    row = {"file_name": "0.png", "label": "\ud800", "text": "a \udfff"}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row))
+    data = opened(tmp_path)
+    assert data.classes == ("\ufffd",) and data.captions == ["a \ufffd"]
+
+
+def test_numbers_of_thousands_of_digits_are_classes(tmp_path: Path, make: Make, opened: Open) -> None:
+    labels = ["9" * 5000, "10", "09"]
+    rows = [
+        json.dumps({"file_name": make(tmp_path / f"{k}.png", (8, 8, 3)).name, "label": label})
+        for k, label in enumerate(labels)
+    ]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
+    assert opened(tmp_path).classes == ("09", "10", "9" * 5000)
+
+
+def test_damaged_gzip(tmp_path: Path) -> None:
+    (tmp_path / "x.gz").write_bytes(gzip.compress(b"1234")[:10] + b"\xff" * 20)
+    refused("x.gz is not a zip, npz or idx file", tmp_path / "x.gz")

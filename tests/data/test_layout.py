@@ -17,10 +17,13 @@ from unnoise.data.maps import cut_map, find_maps, one_hot, read_map
 from unnoise.data.split import part
 
 
+A_PNG = {"id": 7, "file_name": "a.png", "width": 60, "height": 40}
+
+
 def coco(path: Path, boxes: list[dict[str, Any]], **more: Any) -> Path:
     table = {
         "images": [
-            {"id": 7, "file_name": "a.png", "width": 60, "height": 40},
+            A_PNG,
             {"id": 9, "file_name": "b.png", "width": 32, "height": 32},
         ],
         "categories": [{"id": 5, "name": "cat"}, {"id": 2, "name": "dog"}],
@@ -30,7 +33,7 @@ def coco(path: Path, boxes: list[dict[str, Any]], **more: Any) -> Path:
     return path
 
 
-def box(corners: list[float], picture: int = 7, kind: int = 5) -> dict[str, Any]:
+def box(corners: list[float], picture: Any = 7, kind: Any = 5) -> dict[str, Any]:
     return {"id": 1, "image_id": picture, "category_id": kind, "bbox": corners}
 
 
@@ -58,6 +61,12 @@ def test_what_is_read(tmp_path: Path) -> None:
         ([], {"images": []}, "2 of 2 pictures are not in .*boxes.json .first: a.png"),
         ([], {"images": [{"id": 1, "file_name": "a.png"}]}, "picture a.png has no width and height"),
         ([], {"categories": "cat"}, "has no list of categories; it is not in COCO's form"),
+        ([box([1, 1, 9, 9], kind=[5])], {}, r"box 1 has the class \[5\], which is none"),
+        ([box([1, 1, 9, 9], picture={"a": 7})], {}, "box 1 is in picture {'a': 7}, which the file"),
+        ([box([1, 1, 10**400, 9])], {}, "outside its picture a.png"),
+        ([], {"images": [{**A_PNG, "width": 10**400}]}, "picture a.png has no width and height"),
+        ([], {"images": [A_PNG, A_PNG]}, "two of its images have the id 7; use each once"),
+        ([], {"images": [A_PNG, {**A_PNG, "id": 8}]}, "picture a.png is listed twice, as 7 and 8"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, boxes: list, more: dict, match: str) -> None:
@@ -66,8 +75,9 @@ def test_what_is_refused(tmp_path: Path, boxes: list, more: dict, match: str) ->
         read_layout(path, ["a.png", "b.png"])
 
 
-def test_files_that_are_no_json(tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_text("{")
+@pytest.mark.parametrize("content", ["{", "", "[" * 100_000, f'{{"a": {"1" * 5000}}}'])
+def test_files_that_are_no_json(tmp_path: Path, content: str) -> None:
+    (tmp_path / "x.json").write_text(content)
     with pytest.raises(ValueError, match="x.json cannot be read as COCO's json"):
         read_layout(tmp_path / "x.json", [])
 
@@ -155,6 +165,10 @@ def test_maps(tmp_path: Path) -> None:
         find_maps(tmp_path, ["a.jpg", "sub/b.jpg"])
     Image.new("RGB", (4, 3)).save(path)
     with pytest.raises(ValueError, match="has colours or over 8 bits"):
+        read_map(path, (4, 3), classes=5, max_pixels=100)
+    Image.fromarray(levels).save(path)
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ValueError, match="cannot be read as a map"):
         read_map(path, (4, 3), classes=5, max_pixels=100)
     path.write_bytes(b"no picture")
     with pytest.raises(ValueError, match="cannot be read as a map .not a picture"):

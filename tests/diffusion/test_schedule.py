@@ -73,6 +73,9 @@ def test_ends_that_are_given() -> None:
     [
         (lambda: make_betas("lienar", 10), "linear, cosine"),
         (lambda: make_betas("linear", 0), "steps=0"),
+        (lambda: make_betas("linear", 10**12), "steps=1000000000000 .* use 1 to 1,000,000"),
+        (lambda: make_betas("scaled_linear", 50, start=-1.0), r"the first beta=-1 is outside \(0, 1\]"),
+        (lambda: make_betas("sqrt", 50, end=2.0), "the last beta=2 is outside"),
         (lambda: make_betas("linear", 12), "20 steps or more"),
         (lambda: make_betas("cosine", 10, start=0.1), "cosine"),
         (lambda: NoiseSchedule.from_betas(make_betas("linear", 5, start=0.1, end=1.5)), "beta=1.5"),

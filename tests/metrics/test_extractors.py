@@ -150,8 +150,16 @@ class Evil:
 
 def test_stranger_s_code_does_not_run(tmp_path, capsys):
     (tmp_path / "evil.pth").write_bytes(pickle.dumps({"fc.weight": Evil()}, protocol=2))
-    with pytest.raises(ValueError, match="cannot be read as weights"):
-        open_features("inception", weights=tmp_path / "evil.pth")
+    (tmp_path / "junk.pth").write_bytes(b"no weights")
+    (tmp_path / "junk.safetensors").write_bytes(b"no weights")
+    for name, words in (
+        ("evil.pth", r"evil.pth holds code besides weights \(.*print\); it was refused"),
+        ("junk.pth", "junk.pth is damaged or"),
+        ("junk.safetensors", "junk.safetensors is not a whole safetensors file"),
+    ):
+        with pytest.raises(ValueError, match=words) as refused:
+            open_features("inception", weights=tmp_path / name)
+        assert "weights_only" not in str(refused.value)
     torch.save({"fc.weight": "text"}, tmp_path / "text.pth")
     with pytest.raises(ValueError, match="plain state dict"):
         open_features("inception", weights=tmp_path / "text.pth")

@@ -61,7 +61,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, harm: str) -> None:
 
 def test_all_damaged_is_refused_rather_than_begun_again(tmp_path: Path) -> None:
     (checkpoint.save(tmp_path, snapshot(1)) / "manifest.json").unlink()
-    with pytest.raises(ValueError, match=r"no checkpoint is whole: step-00000001 .*remove the folder"):
+    with pytest.raises(ValueError, match=r"no checkpoint is whole: step-00000001 .*another --out"):
         checkpoint.newest(tmp_path)
 
 

@@ -46,6 +46,13 @@ def test_a_second_writer_is_refused_and_told_who_writes(tmp_path: Path) -> None:
         assert (tmp_path / "lock").read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
 
 
+def test_a_file_of_its_name_that_is_no_lock_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text("the key is under the mat")
+    with pytest.raises(ValueError, match="lock is no lock of a run"), locked(tmp_path):
+        pass
+    assert (tmp_path / "lock").read_text() == "the key is under the mat"
+
+
 def test_one_process_cannot_hold_it_twice_but_again(tmp_path: Path) -> None:
     with locked(tmp_path), pytest.raises(ValueError, match="being written"), locked(tmp_path):
         pass

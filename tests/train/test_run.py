@@ -3,19 +3,23 @@
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.train.tiny import assert_same_run, changed, tiny_config, tiny_data, tiny_run, weights
-from unnoise.config.load import read_config
-from unnoise.config.schema import TrainConfig
+from tests.train.tiny import SETTINGS, assert_same_run, changed, tiny_config, tiny_data, tiny_run, weights
+from unnoise.config.load import from_dict, merge, read_config
+from unnoise.config.schema import ClassifierConfig, TrainConfig
 from unnoise.model import load_model
-from unnoise.train import checkpoint, train
+from unnoise.train import checkpoint, start, train
 from unnoise.train.diffusion import DiffusionJob
 from unnoise.train.events import Measured, Note, Sampled, Saved, Started, StepDone
+
+
+MAP = {"what": "map", "encoder": {"kind": "spatial"}}
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +212,58 @@ def test_checkpoints_without_settings_are_refused(tmp_path: Path) -> None:
         tiny_run(tmp_path, tiny_config(steps=4))
 
 
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "model-ema-0.5.safetensors", "metrics.jsonl", "samples/mine.png"]
+)
+def test_a_new_run_replaces_no_file(tmp_path: Path, name: str) -> None:
+    mine = tmp_path / name
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
+    with pytest.raises(ValueError, match=f"holds {Path(name).parts[0]} but no config.yaml, and a new run"):
+        tiny_run(tmp_path, tiny_config(steps=1))
+    assert mine.read_text() == "mine"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
+
+
+def test_a_folder_with_other_files_takes_a_new_run(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    tiny_run(tmp_path, tiny_config(steps=1))
+    assert (tmp_path / "notes.txt").read_text() == "mine" and (tmp_path / "model.safetensors").exists()
+
+
+def test_a_finished_run_without_checkpoints_is_not_begun_again(tmp_path: Path) -> None:
+    tiny_run(tmp_path, tiny_config(steps=1))
+    model = (tmp_path / "model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(ValueError, match="holds model.safetensors but no checkpoint to go on from"):
+        tiny_run(tmp_path, tiny_config(steps=1))
+    assert (tmp_path / "model.safetensors").read_bytes() == model
+
+
+@pytest.mark.parametrize("inside", [".", "runs/first"])
+@pytest.mark.parametrize("setting", ["data", "validation"])
+def test_a_run_inside_its_pictures_is_refused(tmp_path: Path, inside: str, setting: str) -> None:
+    config = tiny_config(data={"source": str(tmp_path)})
+    if setting == "validation":
+        config = TrainConfig(kind="classifier", classifier=ClassifierConfig(validation=str(tmp_path)))
+    with pytest.raises(ValueError, match="is inside the data .*; name a folder elsewhere"):
+        tiny_run(tmp_path / inside, config)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("before", [None, "empty", "notes.txt"])
+def test_a_refused_run_leaves_no_trace(tmp_path: Path, before: str | None) -> None:
+    out = tmp_path / "new" / "run"
+    if before:
+        out.mkdir(parents=True)
+    if before == "notes.txt":
+        (out / before).write_text("mine")
+    there = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match="none does not exist"):
+        train(tiny_config(data={"source": str(tmp_path / "none")}), out)
+    assert sorted(tmp_path.rglob("*")) == there
+
+
 def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(
     tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,6 +334,14 @@ def test_a_file_is_no_run_directory(tmp_path: Path) -> None:
         ({"minutes": -1.0}, "minutes=-1.0"),
         ({"sample_every": 2, "sample_steps": 21}, "sample_steps=21 .*use 1..20"),
         ({"device": "tpu"}, "device=tpu is not known; use auto, cpu"),
+        (
+            {"model": {"schedule": {"beta_start": None, "beta_end": None}}},
+            r"^schedule.steps=20: the last step of the linear .*\(alpha_bar=0\), and a model would draw none",
+        ),
+        (
+            {"model": {"schedule": {"name": "sqrt", "steps": 400, "beta_end": 0.9}}},
+            "schedule.steps=400: the last step of the sqrt schedule",
+        ),
         ({"model": {"network": {"channel_mult": [1] * 5}}}, "multiple of 16"),
         ({"objective": {"name": "simple"}}, "objective.name=simple"),
         ({"objective": {"error": "l1"}}, "objective.error=l1 means nothing to objective.name=hybrid"),
@@ -314,6 +378,45 @@ def test_a_network_that_cannot_be_built_is_refused_before_the_pictures_are_read(
     config = tiny_config(data={"source": str(tmp_path / "none")}, model={"network": network})
     with pytest.raises(ValueError, match="head_channels=7 does not divide the 16 channels"):
         train(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"data": {"boxes": "b.json"}}, "data.boxes=b.json means nothing to a model that is not told boxes"),
+        ({"data": {"maps": "m", "map_classes": 3}}, "data.maps=m means nothing to a model .* semantic map"),
+        ({"data": {"map_classes": 3}}, "data.map_classes=3 means nothing without data.maps"),
+        ({"kind": "classifier", "data": {"boxes": "b"}}, "data.boxes=b means nothing"),
+        ({"model": {"told": [MAP]}, "data": {"maps": "m"}}, "data.map_classes=None: say how many"),
+        ({"model": {"told": [MAP]}, "data": {"maps": "m", "map_classes": 300}}, "=300: .* 1 to 256"),
+        ({"model": {"told": [MAP]}, "data": {"maps": "m", "map_classes": 3}}, "data.maps=m is no folder"),
+        ({"kind": "classifier", "classifier": {"validation": "gone"}}, "gone does not exist"),
+        ({"kind": "autoencoder", "autoencoder": {"perceptual": "vgg.pt"}}, "perceptual=vgg.pt is no file"),
+        ({"evaluate": {"every": 1, "features": "incepton"}}, "evaluate: features='incepton' is no feature"),
+        (
+            {"evaluate": {"every": 1}, "model": {"low_res": 4}},
+            "evaluate.every=1 measures models that draw al",
+        ),
+        ({"classifier": {}}, "classifier is set, but kind=diffusion trains none"),
+    ],
+)
+def test_what_needs_no_pictures_is_refused_before_they_are_read(
+    tmp_path: Path, change: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "open_data", lambda *_, **__: pytest.fail("the pictures were read"))
+    settings = change if "kind" in change else merge(SETTINGS, change)
+    settings = merge(settings, {"data": {"source": "fashion-mnist-10k"}})
+    with pytest.raises(ValueError, match=said):
+        train(from_dict(TrainConfig, settings), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_data_are_refused_before_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config(steps=1)
+    tiny_run(tmp_path, config)
+    monkeypatch.setattr(start, "open_data", lambda *_, **__: pytest.fail("the pictures were read"))
+    with pytest.raises(ValueError, match="was started with other settings: data.size: 8 -> 16"):
+        train(changed(config, data={"size": 16}), tmp_path)
 
 
 def test_settings_of_latent_diffusion_train(tmp_path: Path) -> None:

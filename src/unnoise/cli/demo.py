@@ -43,7 +43,7 @@ def demo(
     import time
 
     from unnoise.cli.progress import TrainProgress
-    from unnoise.cli.runs import next_run
+    from unnoise.cli.runs import new_run
     from unnoise.cli.sample import stoppable
     from unnoise.config.requests import EvaluateRequest
     from unnoise.metrics.evaluate import evaluate
@@ -55,8 +55,7 @@ def demo(
 
     begun = time.monotonic()
     config = load_preset(PRESET, [("data.source", DATA), ("minutes", minutes), ("seed", seed)]).config
-    run = next_run(out, "demo")
-    with TrainProgress(run) as progress:
+    with new_run(out, "demo") as run, TrainProgress(run) as progress:
         result = train(config, run, on_event=progress)
     if result.stopped:
         progress.say(result.message)

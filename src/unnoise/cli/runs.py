@@ -1,5 +1,7 @@
 """Numbered run directories: runs/demo-1, runs/demo-2, ..."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -17,3 +19,16 @@ def next_run(parent: Path, name: str) -> Path:
             number += 1
             continue
         return parent / f"{name}-{number}"
+
+
+@contextlib.contextmanager
+def new_run(parent: Path, name: str) -> Iterator[Path]:
+    """`next_run`, gone again where nothing is left in it: the run was refused."""
+    made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+    run = next_run(parent, name)
+    try:
+        yield run
+    finally:
+        with contextlib.suppress(OSError):
+            for folder in (run, *made):
+                folder.rmdir()

@@ -1,5 +1,6 @@
 """`unnoise train`: a preset or a YAML file, data, and a run directory."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,7 +62,7 @@ def train(
     assignments = [*named, *(set_ or [])]
 
     from unnoise.cli.progress import TrainProgress
-    from unnoise.cli.runs import next_run
+    from unnoise.cli.runs import new_run
     from unnoise.config.load import read_config
     from unnoise.config.schema import TrainConfig
     from unnoise.presets import load_preset
@@ -78,12 +79,12 @@ def train(
         raise ValueError("no data named; add --data FOLDER (or --data fashion-mnist-10k to try it out)")
     if out is None and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError("several processes need one run directory; name it with --out")
-    out = out or next_run(Path("runs"), Path(recipe).stem)
+    named_run = new_run(Path("runs"), Path(recipe).stem) if out is None else contextlib.nullcontext(out)
 
     from unnoise.distributed import is_first
     from unnoise.train import train as run
 
-    with TrainProgress(out, shown=is_first()) as progress:
+    with named_run as out, TrainProgress(out, shown=is_first()) as progress:
         result = run(config, out, on_event=progress)
     progress.summary(result)
     if result.stopped is None and is_first():

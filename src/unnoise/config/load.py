@@ -24,8 +24,9 @@ Assignment = str | tuple[str, Any]
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which only true and false are booleans (`off` is a word of ours, as in `compile: off`) and no
-    mapping has a key twice: the first value would be lost silently.
+    """YAML in which only true and false are booleans (`off` is a word of ours, as in `compile: off`), no
+    mapping has a key twice, whose first value would be lost silently, and nothing is of a type that no
+    setting has: dates are text, sets and the like are refused.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -39,10 +40,31 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_YAML = "tag:yaml.org,2002:"
+_TYPES = (None, *(f"{_YAML}{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")))
+_Loader.yaml_constructors = {tag: yaml.SafeLoader.yaml_constructors[tag] for tag in _TYPES}
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, rule) for tag, rule in rules if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
+    first: [
+        (tag, rule)
+        for tag, rule in rules
+        if tag in (*_TYPES, f"{_YAML}merge") and (tag != f"{_YAML}bool" or first in "tTfF")
+    ]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+
+
+def _read_yaml(text: str) -> Any:
+    """What a YAML text says. ValueError with its fault and where that is."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ValueError(f"{place}{error.problem}") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except (yaml.YAMLError, ValueError, KeyError) as error:  # the last two of numbers and !!bool
+        raise ValueError(" ".join(str(error).split())) from None
 
 
 def _dataclasses_in(annotation: Any) -> set[type]:
@@ -99,12 +121,12 @@ def from_yaml(cls: type[T], text: str, *, where: str = "") -> T:
 def parse_yaml(text: str, *, where: str = "") -> dict[str, Any]:
     """The mapping of a YAML text, its format number checked and removed."""
     try:
-        values = yaml.load(text, _Loader) or {}
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise ValueError(f"{where or 'the settings'} cannot be read as YAML: {problem}") from None
+        values = _read_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"{where or 'the settings'} cannot be read as YAML: {error}") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{where or 'the settings'} must be `key: value` lines, not {type(values).__name__}")
+        found = "empty" if values is None else "a list" if isinstance(values, list) else "a single value"
+        raise ValueError(f"{where or 'the settings'} must be `key: value` lines, and is {found}")
     check_format(values.pop("format", FORMAT), where)
     return values
 
@@ -141,9 +163,9 @@ def _parse_assignment(text: str) -> tuple[str, Any]:
     if not equals:
         raise ValueError(f"--set {text}: write it as name=value, such as --set optimizer.lr=2e-4")
     try:
-        return path.strip(), yaml.load(value, _Loader)
-    except yaml.YAMLError:
-        raise ValueError(f"--set {text}: the value cannot be read as YAML") from None
+        return path.strip(), _read_yaml(value)
+    except ValueError as error:
+        raise ValueError(f"--set {path.strip()}: the value cannot be read as YAML: {error}") from None
 
 
 def merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,6 +248,15 @@ def _member(cls: Any, values: Any) -> Any:
     return choices.get(kind_of(values or {}, default) or default, choices[default])
 
 
+_RULES = {
+    "dataclass_type": "use settings of its own, `name: value`",
+    "union_tag_not_found": "use settings of its own, `name: value`, of which `kind` says what they are for",
+    "tuple_type": "use a list, such as [1, 2]",
+    "invalid_key": "names of settings are text",
+}
+"""Errors of validation -> the rule, where its own words are about Python."""
+
+
 def _explain(cls: Any, error: ValidationError, where: str) -> str:
     """One line for the first thing that is wrong."""
     first = error.errors()[0]
@@ -237,17 +268,22 @@ def _explain(cls: Any, error: ValidationError, where: str) -> str:
         return f"{prefix}unknown setting {name}{nearest(place[-1], names)} (there are: {', '.join(names)})"
     if first["type"] == "union_tag_invalid":
         return f"{prefix}{name}.kind = {first['ctx']['tag']!r}: use {first['ctx']['expected_tags']}"
-    message = first["msg"][0].lower() + first["msg"][1:]
+    if first["type"] == "missing":
+        return f"{prefix}{name} is missing; it has no default"
+    message = _RULES.get(first["type"]) or first["msg"][0].lower() + first["msg"][1:]
     return f"{prefix}{name} = {first['input']!r}: {message}"
 
 
 def _place(cls: Any, steps: Iterable[int | str]) -> tuple[Any, list[str]]:
     """The class that holds what is at the end of the steps, and their names: a kind on the way is no name."""
     owner, here, place = cls, cls, []
-    for step in map(str, steps):
+    for step in steps:
         if choices := members(here):
-            here = choices[step]
-            continue
-        owner, here = here, _field_type(here, step) if dataclasses.is_dataclass(here) else here
-        place.append(step)
+            here = choices[str(step)]
+        elif isinstance(step, int) and place:
+            here = next(iter(typing.get_args(here)), here)
+            place[-1] += f"[{step}]"
+        else:
+            owner, here = here, _field_type(here, str(step)) if dataclasses.is_dataclass(here) else here
+            place.append(str(step))
     return owner, place

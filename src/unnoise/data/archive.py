@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import lzma
+import struct
 import threading
 import zipfile
 import zlib
@@ -12,24 +14,34 @@ from pathlib import Path, PurePosixPath
 from typing import TextIO
 
 from unnoise.data.decode import BrokenPicture, UnreadablePicture
-from unnoise.data.source import Read, Source, file_identity
-from unnoise.data.tree import Labels, printable, understand
+from unnoise.data.source import Read, Source, file_identity, printable
+from unnoise.data.tree import Labels, understand
 
 CLASS_ORDER = ".unnoise-classes.json"
 """Member that lists the classes in their order, in zips made from hub data sets."""
 _MEMBERS = 10_000_000
 _MEMBER_BYTES = 2**29
 """Bytes of one unpacked member that are read at most."""
+DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, UnicodeDecodeError),
+    *(EOFError, OSError, OverflowError, RuntimeError),  # NotImplementedError is one of the last
+)
+"""What reading a damaged, encrypted or oddly packed zip raises."""
+
+
+def opened_zip(path: Path) -> zipfile.ZipFile:
+    """A zip, its list of members read. ValueError when it has none."""
+    try:
+        return zipfile.ZipFile(path)
+    except DAMAGE as error:
+        raise ValueError(f"{path} cannot be read as a zip ({error}); make it again") from error
 
 
 def open_zip(path: Path, labels: Labels = "auto", label_field: str = "") -> Source:
     """The pictures in a zip file, sub-folders and metadata understood as in a folder. ValueError when there
     are none.
     """
-    try:
-        file = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise ValueError(f"{path} cannot be read as a zip ({error}); make it again") from error
+    file = opened_zip(path)
     members = {info.filename: info for info in file.infolist() if not info.is_dir()}
     if len(members) > _MEMBERS:
         raise ValueError(f"{path} has {len(members):,} members, over {_MEMBERS:,}; split it")
@@ -37,7 +49,7 @@ def open_zip(path: Path, labels: Labels = "auto", label_field: str = "") -> Sour
     archive = Archive(file, inside)
     order: tuple[str, ...] = ()
     if CLASS_ORDER in inside:
-        order = tuple(str(name) for name in json.loads(archive.bytes_of(CLASS_ORDER)))
+        order = _order(archive)
     found = understand(inside, str(path), labels, archive.text, order, label_field)
     notes = found.notes
     if len(inside) < len(members):
@@ -54,6 +66,17 @@ def open_zip(path: Path, labels: Labels = "auto", label_field: str = "") -> Sour
         ignored=found.ignored,
         notes=notes,
     )
+
+
+def _order(archive: "Archive") -> tuple[str, ...]:
+    text = archive.text(CLASS_ORDER)
+    try:
+        names = json.load(text)
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{archive.file.filename}: {CLASS_ORDER} is no list of names; make the zip again")
+    return tuple(names)
 
 
 def _stays(name: str) -> bool:
@@ -78,31 +101,18 @@ class Archive:
             return self.bytes_of(name)
         except OSError as error:
             raise UnreadablePicture(error.strerror or str(error)) from error
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            EOFError,
-            RuntimeError,
-            NotImplementedError,
-            ValueError,
-        ) as error:
+        except (*DAMAGE, ValueError) as error:
             raise BrokenPicture(f"cannot be unpacked: {error}") from error
 
     def text(self, name: str) -> TextIO:
         """A text member. ValueError when it cannot be read."""
         try:
-            return io.StringIO(self.bytes_of(name).decode("utf-8-sig", "replace"))
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            EOFError,
-            RuntimeError,
-            NotImplementedError,
-            OSError,
-        ) as error:
+            content = self.bytes_of(name)
+        except (*DAMAGE, ValueError) as error:
             raise ValueError(
                 f"{self.file.filename}: {name} cannot be unpacked ({error}); make it again"
             ) from error
+        return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig")
 
     def bytes_of(self, name: str) -> bytes:
         """A member unpacked into memory. ValueError when it is too large."""

@@ -14,6 +14,7 @@ from unnoise.config.schema import DataConfig
 from unnoise.data.crop import Window, center_window
 from unnoise.data.dataset import Dataset
 from unnoise.data.decode import opened
+from unnoise.data.finding import folder_of
 from unnoise.data.layout import Layout, mirrored, read_layout, through
 from unnoise.data.maps import cut_map, find_maps, read_map
 
@@ -49,7 +50,9 @@ class Beside:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the boxes and maps."""
-        digest = hashlib.sha256(Path(self.config.boxes).read_bytes() if self.config.boxes else b"")
+        digest = hashlib.sha256(
+            Path(self.config.boxes).expanduser().read_bytes() if self.config.boxes else b""
+        )
         for path in self.maps:
             digest.update(path.read_bytes())
         return digest.hexdigest()[:16]
@@ -88,20 +91,20 @@ def open_beside(dataset: Dataset, config: DataConfig) -> Beside | None:
     if not config.boxes and not config.maps:
         return None
     names = [dataset.name_of(k) for k in range(len(dataset))]
-    layout = read_layout(Path(config.boxes), names) if config.boxes else None
+    layout = read_layout(Path(config.boxes).expanduser(), names) if config.boxes else None
     maps: list[Path] = []
     if config.maps:
         if not config.map_classes:
             raise ValueError("data.maps is set; say how many classes they have with data.map_classes")
-        maps = find_maps(Path(config.maps), names)
+        maps = find_maps(Path(config.maps).expanduser(), names)
     return Beside(dataset, config, layout, maps, _sides(dataset, config, layout, names))
 
 
 def _sides(dataset: Dataset, config: DataConfig, layout: Layout | None, names: Sequence[str]) -> np.ndarray:
     if layout is not None and not config.maps:
         return np.asarray(layout.sides)
-    folder = Path(config.source)
-    if not folder.is_dir():
+    folder = folder_of(config.source)
+    if folder is None:
         raise ValueError(f"data.maps needs a folder of pictures, and {config.source} is none; unpack it")
     sides = []
     for name in names:

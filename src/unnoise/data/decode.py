@@ -105,6 +105,14 @@ def upright(image: Image.Image, decoding: Decoding) -> Image.Image:
         raise BrokenPicture(_reason(error)) from error
 
 
+def levels_of(image: Image.Image) -> np.ndarray:
+    """The levels (H, W) uint8 of an opened picture of 8 bits or less, as they are; or BrokenPicture."""
+    try:
+        return np.array(image, np.uint8)
+    except Exception as error:
+        raise BrokenPicture(_reason(error)) from error
+
+
 def in_srgb(image: Image.Image) -> Image.Image:
     """The opened picture with the colours of its ICC profile in sRGB; itself where it has no usable one."""
     if not image.info.get("icc_profile"):

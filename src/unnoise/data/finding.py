@@ -8,7 +8,7 @@ from pathlib import Path
 
 from unnoise.config.schema import DataConfig
 from unnoise.data import idx, sampled
-from unnoise.data.archive import open_zip
+from unnoise.data.archive import open_zip, opened_zip
 from unnoise.data.build import Progress
 from unnoise.data.builtin import BUILTINS
 from unnoise.data.folder import open_folder
@@ -34,15 +34,7 @@ def find_source(config: DataConfig, on_progress: Progress | None = None) -> Sour
     name, _, split = config.source.partition(":")
     if name in BUILTINS:  # whatever lies in the working folder: a setting must mean the same everywhere
         return _own_labels(BUILTINS[name](split or "train", config), config)
-    path, part = _split_of(Path(config.source).expanduser())
-    try:
-        path.stat()
-    except FileNotFoundError as error:
-        raise ValueError(_unknown(config.source)) from error
-    except OSError as error:
-        raise ValueError(
-            f"{path} cannot be reached ({error.strerror}); check its name and permissions"
-        ) from error
+    path, part = _reached(config.source)
     if path.is_dir():
         images = idx.find(path, part or "train")
         if images is not None:
@@ -57,6 +49,33 @@ def find_source(config: DataConfig, on_progress: Progress | None = None) -> Sour
     return _open_file(path, config)
 
 
+def check_source(source: str) -> None:
+    """Refuse a source whose folder or file is not there, and nothing else."""
+    if not source.startswith("hf:") and source.partition(":")[0] not in BUILTINS:
+        _reached(source)
+
+
+def _reached(source: str) -> tuple[Path, str | None]:
+    """The folder or file that a source names, which is there, and a split behind it."""
+    path, part = _split_of(Path(source).expanduser())
+    try:
+        path.stat()
+    except FileNotFoundError as error:
+        raise ValueError(_unknown(source)) from error
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be reached ({error.strerror}); check its name and permissions"
+        ) from error
+    return path, part
+
+
+def folder_of(source: str) -> Path | None:
+    """The folder that `source` names; None for anything else."""
+    path = Path(source).expanduser()
+    named = source and not source.startswith("hf:") and source.partition(":")[0] not in BUILTINS
+    return path if named and path.is_dir() else None
+
+
 def _open_file(path: Path, config: DataConfig) -> Source:
     """A zip, npz or idx file, told by its first bytes."""
     if not path.is_file():
@@ -67,7 +86,7 @@ def _open_file(path: Path, config: DataConfig) -> Source:
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}); change its permissions") from error
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as file:
+        with opened_zip(path) as file:
             arrays = path.suffix == ".npz" or "arr_0.npy" in file.namelist()
         return (
             _own_labels(open_npz(path, labelled=config.labels != "none"), config)

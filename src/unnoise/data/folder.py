@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-from unnoise.data.source import Read, Source
-from unnoise.data.tree import Labels, printable, understand
+from unnoise.data.source import Read, Source, printable
+from unnoise.data.tree import Labels, understand
 
 
 def open_folder(folder: Path, labels: Labels = "auto", label_field: str = "") -> Source:
@@ -76,7 +76,7 @@ def _reads(folder: Path, pictures: list[str]) -> Iterator[Read]:
 
 def _text(folder: Path, name: str) -> TextIO:
     try:
-        return open(folder / name, encoding="utf-8-sig", errors="replace")
+        return open(folder / name, encoding="utf-8-sig")
     except OSError as error:
         raise ValueError(
             f"{folder / name} cannot be read ({error.strerror}); change its permissions"

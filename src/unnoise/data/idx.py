@@ -25,7 +25,7 @@ def is_idx(path: Path) -> bool:
     try:
         with _open(path) as file:
             return file.read(4) == struct.pack(">I", _IMAGES)
-    except (OSError, EOFError):
+    except (OSError, EOFError, zlib.error):
         return False
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 from unnoise.data.crop import Window, resized_sides
 
 _BYTES = 2**30
+_SIDE = 2**31
 _SLACK = 1.0
 """Pixels by which a box may stick out of its picture, for annotations that were rounded; it is cut."""
 
@@ -46,15 +47,22 @@ def read_layout(path: Path, names: Sequence[str]) -> Layout:
     found: dict[Any, list[tuple[int, list[float]]]] = {}
     for number, box in enumerate(_rows(table, "annotations", path)):
         at = f"{path}: box {box.get('id', number)}"
-        if box.get("category_id") not in place:
+        if not _among(place, box.get("category_id")):
             raise ValueError(
                 f"{at} has the class {box.get('category_id')!r}, which is none of its categories"
             )
-        if box.get("image_id") not in pictures:
+        if not _among(pictures, box.get("image_id")):
             raise ValueError(f"{at} is in picture {box.get('image_id')!r}, which the file does not list")
         corners = _corners(box.get("bbox"), pictures[box["image_id"]], at)
         found.setdefault(box["image_id"], []).append((place[box["category_id"]], corners))
-    ids = {str(picture.get("file_name")): key for key, picture in pictures.items()}
+    ids: dict[str, int] = {}
+    for key, picture in pictures.items():
+        name = str(picture.get("file_name"))
+        if name in ids:
+            raise ValueError(
+                f"{path}: picture {name} is listed twice, as {ids[name]} and {key}; list it once"
+            )
+        ids[name] = key
     missing = [name for name in names if name not in ids]
     if missing:
         raise ValueError(
@@ -134,7 +142,7 @@ def _corners(box: Any, picture: dict[str, Any], at: str) -> list[float]:
     numbers = (
         isinstance(box, list)
         and len(box) == 4
-        and all(isinstance(v, (int, float)) and math.isfinite(v) for v in box)
+        and all(isinstance(v, (int, float)) and -math.inf < v < math.inf for v in box)
     )
     if not numbers or box[2] <= 0 or box[3] <= 0:
         raise ValueError(f"{at} is {box!r}; write [left, top, width, height] with sides above 0")
@@ -152,8 +160,12 @@ def _object(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _BYTES:
             raise ValueError(f"{path} has over {_BYTES:,} bytes; split it")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); name another file") from error
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as COCO's json ({error}); name another file") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} is not an object with images, categories and annotations")
@@ -168,13 +180,20 @@ def _rows(table: dict[str, Any], name: str, path: Path) -> list[dict[str, Any]]:
 
 
 def _by_id(table: dict[str, Any], name: str, path: Path) -> dict[Any, dict[str, Any]]:
-    rows = {}
+    rows: dict[Any, dict[str, Any]] = {}
     for row in _rows(table, name, path):
         if not isinstance(row.get("id"), int):
             raise ValueError(f"{path}: one of its {name} has the id {row.get('id')!r}; use whole numbers")
         if name == "images" and not all(
-            isinstance(row.get(s), int) and row[s] > 0 for s in ("width", "height")
+            isinstance(row.get(s), int) and 0 < row[s] < _SIDE for s in ("width", "height")
         ):
             raise ValueError(f"{path}: picture {row.get('file_name')} has no width and height")
+        if row["id"] in rows:
+            raise ValueError(f"{path}: two of its {name} have the id {row['id']}; use each once")
         rows[row["id"]] = row
     return rows
+
+
+def _among(rows: Mapping[int, Any], key: Any) -> bool:
+    """Whether a key, of whatever type, is one of these rows."""
+    return isinstance(key, (int, float)) and key in rows

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unnoise.data.crop import Window, resized_sides
-from unnoise.data.decode import BrokenPicture, opened
+from unnoise.data.decode import BrokenPicture, levels_of, opened
 
 
 def find_maps(folder: Path, names: Sequence[str]) -> list[Path]:
@@ -38,7 +38,7 @@ def read_map(path: Path, sides: tuple[int, int], *, classes: int, max_pixels: in
                     f"{path} is {image.width}x{image.height}, its picture {sides[0]}x{sides[1]}; make them "
                     "alike"
                 )
-            levels = np.array(image, np.uint8)
+            levels = levels_of(image)
     except BrokenPicture as error:
         raise ValueError(f"{path} cannot be read as a map ({error})") from error
     if levels.max() >= classes:

@@ -4,7 +4,6 @@ unpickled.
 
 import hashlib
 import zipfile
-import zlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -13,11 +12,11 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 
+from unnoise.data.archive import DAMAGE, opened_zip
 from unnoise.data.source import IN_MEMORY, Read, Source, array_classes, file_identity, given
 
 _PICTURES, _LABELS = "arr_0.npy", "arr_1.npy"
 _LABEL_BYTES = 1024
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError)
 _WANTED = "arr_0 must be uint8 (pictures, height, width, channels), as ADM writes it"
 
 
@@ -26,10 +25,10 @@ def open_npz(path: Path, *, labelled: bool = True) -> Source:
     not of that form.
     """
     try:
-        with zipfile.ZipFile(path) as file:
+        with opened_zip(path) as file:
             count, shape = _pictures_shape(file, path)
             labels, classes = _labels(file, path, count) if labelled else (None, ())
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ValueError(f"{path} is damaged ({error}); make it again") from error
     pixels = None
     if count * int(np.prod(shape)) <= IN_MEMORY:
@@ -76,7 +75,9 @@ def _header(member: IO[bytes], path: Path) -> tuple[tuple[int, ...], bool, np.dt
         version = npy.read_magic(member)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         return read(member)
-    except ValueError as error:
+    except DAMAGE:
+        raise
+    except Exception as error:  # numpy raises whatever Python's parser runs into
         raise ValueError(f"{path}: arr_0 is not a numpy array ({error}); make it again") from error
 
 
@@ -90,7 +91,10 @@ def _labels(file: zipfile.ZipFile, path: Path, count: int) -> tuple[np.ndarray |
     with file.open(_LABELS) as member:
         try:
             values = npy.read_array(member, allow_pickle=False)
-        except ValueError as error:
+            values.tolist()  # which reads the characters of names
+        except DAMAGE:
+            raise
+        except Exception as error:  # as of the header, and of an allocator that a false shape has asked
             raise ValueError(
                 f"{path}: arr_1 cannot be read ({error}); save labels as whole numbers"
             ) from error
@@ -105,14 +109,14 @@ def _rows(path: Path, shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
     """The pictures one after the other, as they lie in the file."""
     size = int(np.prod(shape))
     try:
-        with zipfile.ZipFile(path) as file, file.open(_PICTURES) as member:
+        with opened_zip(path) as file, file.open(_PICTURES) as member:
             (count, *_), _, _ = _header(member, path)
             for _ in range(count):
                 data = member.read(size)
                 if len(data) != size:
                     raise EOFError("cut short")
                 yield np.frombuffer(data, np.uint8).reshape(shape)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ValueError(f"{path} is damaged ({error}); make it again") from error
 
 

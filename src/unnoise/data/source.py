@@ -1,5 +1,6 @@
 """What every kind of data becomes before it is decoded: pictures to read, with labels and captions."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,10 +45,16 @@ def given(pixels: np.ndarray) -> np.ndarray:
     return pixels
 
 
+def printable(name: str) -> str:
+    """A name that can be printed and stored, whatever bytes it is made of."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", name)
+
+
 def class_names(values: set[str]) -> tuple[str, ...]:
     """Classes in order: by number when all are numbers, else by name."""
     if values and all(value.isascii() and value.isdecimal() for value in values):
-        return tuple(sorted(values, key=lambda value: (int(value), value)))
+        # As int() would order them, which refuses very long ones.
+        return tuple(sorted(values, key=lambda v: (len(v.lstrip("0")), v.lstrip("0"), v)))
     return tuple(sorted(values))
 
 
@@ -60,7 +67,7 @@ def array_classes(values: np.ndarray, where: str) -> tuple[np.ndarray, tuple[str
         text = f"{where}: {missing:,} of {len(values):,} labels are negative, so those pictures have no class"
         raise ValueError(f"{text}; label them, or --set data.labels=none to leave labels out")
     unique, inverse = np.unique(values, return_inverse=True)
-    names = [str(value) for value in unique]
+    names = [printable(str(value)) for value in unique]
     classes = class_names(set(names))
     place = np.array([classes.index(name) for name in names], np.int64)
     return place[inverse.reshape(-1)], classes

@@ -8,16 +8,19 @@ import json
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TextIO
 
 import numpy as np
 
 from unnoise.data.decode import SUFFIXES
-from unnoise.data.source import class_names
+from unnoise.data.source import class_names, printable
 
 Labels = Literal["auto", "folder", "metadata", "none"]
+OpenText = Callable[[str], AbstractContextManager[TextIO]]
 METADATA = ("metadata.jsonl", "metadata.csv")
 _LABEL_FIELDS, _CAPTION_FIELDS = ("label", "class"), ("text", "caption")
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
@@ -48,7 +51,7 @@ def understand(
     names: Iterable[str],
     where: str,
     labels: Labels,
-    open_text: Callable[[str], TextIO],
+    open_text: OpenText,
     order: tuple[str, ...] = (),
     label_field: str = "",
 ) -> Found:
@@ -62,6 +65,7 @@ def understand(
     if not pictures:
         raise ValueError(_nothing(where, files))
     tables = [name for name in files if posixpath.basename(name) in METADATA]
+    open_text = partial(_utf8, open_text, where)
     if label_field and labels in ("folder", "none"):
         raise ValueError(
             f"data.label_field={label_field} is of the metadata, but data.labels={labels}; drop one"
@@ -86,9 +90,14 @@ def understand(
     )
 
 
-def printable(name: str) -> str:
-    """A file name that can be printed and stored, whatever bytes it is made of."""
-    return os.fsencode(name).decode("utf-8", "replace")
+@contextmanager
+def _utf8(open_text: OpenText, where: str, name: str) -> Iterator[TextIO]:
+    """A text file. ValueError when what is read of it is no UTF-8."""
+    with open_text(name) as file:
+        try:
+            yield file
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{where}/{name} is not UTF-8 text ({error.reason}); save it as UTF-8") from None
 
 
 def _hidden(name: str) -> bool:
@@ -171,7 +180,7 @@ def _text_files(pictures: list[str], files: list[str]) -> dict[str, str]:
 
 
 def _captions(
-    pictures: list[str], entries: dict[str, Entry], beside: dict[str, str], open_text: Callable[[str], TextIO]
+    pictures: list[str], entries: dict[str, Entry], beside: dict[str, str], open_text: OpenText
 ) -> list[str] | None:
     """A caption for each picture, empty where there is none; None when there is none at all."""
     texts = {}
@@ -187,7 +196,7 @@ def _captions(
 
 
 def _metadata(
-    tables: list[str], pictures: set[str], where: str, open_text: Callable[[str], TextIO], label_field: str
+    tables: list[str], pictures: set[str], where: str, open_text: OpenText, label_field: str
 ) -> tuple[dict[str, Entry], list[str]]:
     """What the metadata files say, and a note when they name pictures that are not there."""
     entries: dict[str, Entry] = {}
@@ -208,7 +217,9 @@ def _metadata(
                     absent.append(picture)
     notes = []
     if absent:
-        notes.append(f"metadata: {len(absent):,} lines name pictures that are not there (first: {absent[0]})")
+        notes.append(
+            f"metadata: {len(absent):,} lines name pictures that are not there (first: {printable(absent[0])})"
+        )
     return entries, notes
 
 
@@ -241,11 +252,11 @@ def _label(row: dict[str, Any], at: str, fields: tuple[str, ...]) -> str | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise ValueError(f"{at}: label {value!r} is neither a name nor a whole number")
-    return str(value)
+    return printable(str(value))
 
 
 def _caption(row: dict[str, Any], at: str) -> str | None:
     value = next((row[key] for key in _CAPTION_FIELDS if row.get(key) is not None), None)
     if value is not None and not isinstance(value, str):
         raise ValueError(f"{at}: caption {value!r} is not text")
-    return value.strip() if value is not None else None
+    return printable(value.strip()) if value is not None else None

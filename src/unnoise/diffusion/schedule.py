@@ -13,6 +13,10 @@ import torch
 from torch import Tensor
 
 
+MOST = 10**6
+"""Steps of a process."""
+
+
 def linear_betas(steps: int, start: float | None = None, end: float | None = None) -> Tensor:
     """Betas equally spaced (DDPM section 4): 1e-4 to 0.02, both times 1000/steps unless they are given."""
     scale = 1000 / steps
@@ -59,8 +63,13 @@ def make_betas(name: str, steps: int, *, start: float | None = None, end: float 
     """Betas of the named schedule, (steps,) float64; `start` and `end` are its ends, where it has them."""
     if name not in SCHEDULES:
         raise ValueError(f"schedule={name!r} is unknown; use one of {', '.join(SCHEDULES)}")
-    if steps < 1:
-        raise ValueError(f"steps={steps} is not a number of diffusion steps; use 1 or more (1000 is usual)")
+    if not 1 <= steps <= MOST:
+        raise ValueError(
+            f"steps={steps} is not a number of diffusion steps; use 1 to {MOST:,} (1000 is usual)"
+        )
+    for which, end_given in (("first", start), ("last", end)):
+        if end_given is not None and not 0 < end_given <= 1:
+            raise ValueError(f"the {which} beta={end_given:g} is outside (0, 1]; 1e-4 and 0.02 are usual")
     if name == "cosine":
         if start is not None or end is not None:
             raise ValueError(
@@ -136,7 +145,8 @@ class NoiseSchedule:
     """float64 tables on the CPU of a training process, or of a respaced one, or of any grid.
 
     Betas are the primary table: alpha_bar is their product from `alpha_bar_end` on. An entry with beta 1
-    (zero signal) is allowed, as in the published code, but only a v-predicting network can be decoded there.
+    (zero signal) is allowed, as in the published code, but only a v-predicting network can be decoded there,
+    and its x0 not clipped: models have none (`model.make_schedule`).
     """
 
     betas: Tensor

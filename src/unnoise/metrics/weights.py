@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unnoise.modelfile import write_atomically
+from unnoise.modelfile import read_weights, write_atomically
+from unnoise.weights.torchfile import read_content
 
 
 @dataclass(frozen=True)
@@ -150,15 +151,12 @@ def read(path: Path) -> dict[str, Tensor]:
     """The tensors of a .pth, .pt or .safetensors file, on the CPU. ValueError when it is none or holds
     code.
     """
+    if path.suffix == ".safetensors":
+        return read_weights(path)
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the readers raise a dozen kinds of their own
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} cannot be read as weights ({first}); fetch it again") from error
+        state = read_content(path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); name another file") from error
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(
             f"{path} is not a plain state dict of tensors; save one with torch.save(state, path)"

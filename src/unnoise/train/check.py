@@ -1,8 +1,10 @@
 """Training settings that could not work, refused before anything is opened."""
 
 import math
+from pathlib import Path
 
 from unnoise.config.model import ModelConfig, ToldConfig
+from unnoise.config.resolve import NEEDS
 from unnoise.config.schema import (
     AutoencoderConfig,
     ClassifierConfig,
@@ -12,11 +14,15 @@ from unnoise.config.schema import (
     OptimizerConfig,
     TrainConfig,
 )
+from unnoise.data.finding import check_source
+from unnoise.frozen_text import frozen_of, open_frozen
+from unnoise.model import make_schedule
 from unnoise.networks.build import check_network
 from unnoise.networks.conditioner_settings import SpatialRescalerSettings, TextEncoderSettings
 from unnoise.networks.first_stage_settings import KlSettings
 from unnoise.networks.settings import UNetSettings
-from unnoise.train.evaluation import LEAST
+from unnoise.train.evaluation import LEAST, check_features
+from unnoise.train.perceptual import choose
 
 
 def check(config: TrainConfig, *, processes: int) -> None:
@@ -65,6 +71,7 @@ def check(config: TrainConfig, *, processes: int) -> None:
             shown = list(value) if isinstance(value, tuple) else value
             raise ValueError(f"{name}={shown} is not possible; {way_out}")
     _check_cycles(config.optimizer)
+    _check_beside(config)
     if config.latents.required and not config.first_stage:
         raise ValueError(
             "this recipe learns latents, and no first stage is named; add --first-stage FILE (such as a run "
@@ -75,8 +82,14 @@ def check(config: TrainConfig, *, processes: int) -> None:
             f"start_from={config.start_from}: the file of a GAN holds no discriminator to go on with; leave "
             "it out"
         )
+    if v.every and config.model.low_res:
+        raise ValueError(
+            f"evaluate.every={v.every} measures models that draw alone, and this is an upsampler "
+            "(model.low_res); set it to 0"
+        )
     if config.kind == "diffusion":
         _check_objective(config)
+        make_schedule(config.model)
         check_network(config.model.network)
         _check_context(config.model)
         for number, told in enumerate(config.model.told):
@@ -84,6 +97,7 @@ def check(config: TrainConfig, *, processes: int) -> None:
     if config.classifier is not None:
         _check_classifier(config.classifier)
     if config.noisy_classifier is not None:
+        make_schedule(config.noisy_classifier)
         _check_held_out("noisy_classifier", config.noisy_classifier.held_out)
     if config.autoencoder is not None:
         _check_autoencoder(config.autoencoder)
@@ -109,6 +123,49 @@ def check(config: TrainConfig, *, processes: int) -> None:
             f"sample_steps={config.sample_steps} does not fit the {config.model.schedule.steps} steps of the "
             f"schedule; use 1..{config.model.schedule.steps}"
         )
+
+
+def check_outside(config: TrainConfig) -> None:
+    """Refuse settings that name what is not there, before the pictures are read, which may take long."""
+    for kind in (config.classifier, config.noisy_classifier, config.autoencoder):
+        if kind is not None and kind.validation:
+            check_source(kind.validation)
+    for name, value in (("boxes", config.data.boxes), ("maps", config.data.maps)):
+        path = Path(value).expanduser()
+        if value and not (path.is_dir() if name == "maps" else path.is_file()):
+            raise ValueError(f"data.{name}={value} is no {'folder' if name == 'maps' else 'file'}; name one")
+    told = frozen_of(config.model)
+    if told is not None:
+        open_frozen(told)
+    if config.autoencoder is not None and config.autoencoder.perceptual != "auto":
+        choose(config.autoencoder.perceptual)
+    if config.evaluate.every:
+        check_features(config.evaluate)
+
+
+def _check_beside(config: TrainConfig) -> None:
+    """Refuse boxes and maps that the model is not told, and a model that is told them where none are named."""
+    data = config.data
+    for name, what in (("boxes", "layout"), ("maps", "map")):
+        value = getattr(data, name)
+        places = [k for k, each in enumerate(config.model.told) if each.what == what]
+        if value and not places:
+            raise ValueError(
+                f"data.{name}={value} means nothing to a model that is not told {NEEDS[what]}; leave it out, "
+                f"or tell it: model.told, what={what}"
+            )
+        if places and not value:
+            raise ValueError(
+                f"model.told[{places[0]}] tells the model {NEEDS[what]}, and the data have none; name them with "
+                f"data.{name}"
+            )
+    if data.maps and not 1 <= (data.map_classes or 0) <= 256:
+        raise ValueError(
+            f"data.map_classes={data.map_classes}: say how many classes the maps have, 1 to 256, the levels of "
+            "a PNG"
+        )
+    if data.map_classes is not None and not data.maps:
+        raise ValueError(f"data.map_classes={data.map_classes} means nothing without data.maps; leave it out")
 
 
 def _check_context(config: ModelConfig) -> None:

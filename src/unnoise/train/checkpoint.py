@@ -74,8 +74,8 @@ def newest(folder: Path) -> Path | None:
         damaged.append(f"{path.name} ({fault})")
     if damaged:
         raise ValueError(
-            f"{folder}: no checkpoint is whole: {', '.join(damaged)}; restore one from a backup, or remove "
-            "the folder to start the run again"
+            f"{folder}: no checkpoint is whole: {', '.join(damaged)}; restore one from a backup, or "
+            "start again with another --out"
         )
     return None
 

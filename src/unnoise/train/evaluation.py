@@ -21,6 +21,7 @@ from unnoise.data import Dataset, order
 from unnoise.generate import draw
 from unnoise.metrics.collect import collect
 from unnoise.metrics.evaluate import choose_network
+from unnoise.metrics.extractors import open_features
 from unnoise.metrics.features import FeatureNetwork, Names
 from unnoise.metrics.frechet import frechet_distance
 from unnoise.metrics.kernel import kernel_distance
@@ -158,11 +159,6 @@ def open_evaluator(
     know of the choice of features.
     """
     settings, data = config.evaluate, job.dataset
-    if config.model.low_res:
-        raise ValueError(
-            f"evaluate.every={settings.every} measures models that draw alone, and this is an upsampler "
-            "(model.low_res); set it to 0"
-        )
     _check_data(data, settings)
     request = GenerateRequest(n=settings.n, seed=config.seed, precision=config.precision)
     if isinstance(job, DiffusionJob):
@@ -183,6 +179,15 @@ def open_evaluator(
     chosen = order.pictures(config.seed, pictures.n, np.arange(min(settings.n, pictures.n)))
     nearby = known[torch.from_numpy(chosen)]
     return Evaluator(job, settings, request, ready.steps, network, real.frechet, known, nearby)
+
+
+def check_features(settings: EvaluationConfig) -> None:
+    """Refuse a feature network, named by the settings, that is not to be had."""
+    if settings.features != "auto":
+        try:
+            open_features(settings.features, weights=settings.weights or None)
+        except ValueError as error:
+            raise ValueError(f"evaluate: {error}") from None
 
 
 def _check_data(data: Dataset, settings: EvaluationConfig) -> None:

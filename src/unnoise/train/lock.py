@@ -13,6 +13,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+LOCK = "lock"
 _held: set[int] = set()
 
 
@@ -28,12 +29,15 @@ if fcntl is not None:
 
 @contextlib.contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Hold the run directory's `lock` file; ValueError naming its holder when another process does.
+    """Hold the run directory's `lock` file; ValueError naming its holder when another process does,
+    and for a file of that name that is none of ours.
 
     The lock is the kernel's (flock), so it goes with its process, kill -9 included. On file systems without
     one, the process named in the file counts as its holder while it lives.
     """
-    path = run / "lock"
+    path = run / LOCK
+    if _holder(path) and not _holder(path).startswith("process "):
+        raise ValueError(f"{path} is no lock of a run, and would be replaced; move it, or name another --out")
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     _held.add(descriptor)
     taken = False

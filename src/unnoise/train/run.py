@@ -25,6 +25,14 @@ FREE = (
 BEST = "best.safetensors"
 """The model of the best evaluation."""
 
+MODEL = "model.safetensors"
+
+WRITTEN = (
+    *("checkpoints", MODEL, "model-ema-*.safetensors", BEST),
+    *("metrics.jsonl", "tensorboard", "samples", "report.html"),
+)
+"""What a run writes besides config.yaml, as patterns."""
+
 
 class RunDirectory:
     """The files of one run; written by the first process alone."""
@@ -62,9 +70,9 @@ class RunDirectory:
     def save_models(self, state: TrainState) -> Path:
         """model.safetensors with the first average, model-ema-RATE.safetensors with each of the others."""
         for number, rate in enumerate(state.ema.rates):
-            name = f"model-ema-{rate:g}.safetensors" if number else "model.safetensors"
+            name = f"model-ema-{rate:g}.safetensors" if number else MODEL
             state.job.save(self.path / name, state.ema.weights(number), step=state.step, rate=rate)
-        return self.path / "model.safetensors"
+        return self.path / MODEL
 
     def close(self) -> None:
         """Finish the logs."""
@@ -78,12 +86,24 @@ def checkpoints(run: Path) -> Path:
 
 
 def stored_config(run: Path) -> TrainConfig | None:
-    """The complete settings that a run was started with, None for a new one."""
+    """The complete settings that a run was started with, None for a new one.
+
+    ValueError where a new one would replace files, and where a finished one has lost its checkpoints.
+    """
     path = run / "config.yaml"
     if path.exists():
+        if (run / MODEL).exists() and not checkpoint.listed(checkpoints(run)):
+            raise ValueError(
+                f"{run} holds {MODEL} but no checkpoint to go on from; restore its checkpoints, or name "
+                "another --out"
+            )
         return from_yaml(TrainConfig, read_text(path), where=str(path))
-    if checkpoint.listed(checkpoints(run)):
-        raise ValueError(f"{run} holds checkpoints but no config.yaml; restore it, or name another --out")
+    held = [found.name for pattern in WRITTEN for found in run.glob(pattern)]
+    if held:
+        raise ValueError(
+            f"{run} holds {held[0]} but no config.yaml, and a new run would replace what is there; restore "
+            "that file, or name another --out"
+        )
     return None
 
 

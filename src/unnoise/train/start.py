@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,16 +13,17 @@ from torch import nn
 
 from unnoise import distributed
 from unnoise.config.load import from_yaml, to_yaml
-from unnoise.config.resolve import data_config, resolve
+from unnoise.config.resolve import check_kind, data_config, resolve
 from unnoise.config.schema import Precision, TrainConfig
 from unnoise.data import Dataset, open_data
+from unnoise.data.finding import folder_of
 from unnoise.networks.precision import compute_dtype
 from unnoise.networks.settings import NetworkSettings
 from unnoise.told_data import ToldData, counted, open_told
 from unnoise.train import checkpoint, estimate
 from unnoise.train.autoencoder import AutoencoderJob
 from unnoise.train.beginning import open_beginning, with_its_first_stage
-from unnoise.train.check import check
+from unnoise.train.check import check, check_outside
 from unnoise.train.classifier import ClassifierJob
 from unnoise.train.diffusion import DiffusionJob
 from unnoise.train.evaluation import Evaluator, open_evaluator
@@ -39,7 +40,7 @@ from unnoise.train.events import (
 from unnoise.train.gan import GanJob
 from unnoise.train.job import Job
 from unnoise.train.latents import LatentSource, open_first_stage, open_latents
-from unnoise.train.lock import locked
+from unnoise.train.lock import LOCK, locked
 from unnoise.train.loop import fit
 from unnoise.train.noisy_classifier import NoisyClassifierJob
 from unnoise.train.perceptual import choose
@@ -76,9 +77,14 @@ def train(
         begun = distributed.on_main(lambda: _newest(out), device) is not None
         config = with_its_first_stage(config, continues=begun)
         check(config, processes=distributed.world())
+        _check_apart(config, out)
         stack.enter_context(_repeatable(device))
         stored = _claim(stack, out, device)
+        check_kind(config)
+        check_outside(config)
         config, stage = open_first_stage(config, device)
+        if stored:
+            continued(out, stored, replace(stored, data=config.data))  # before other pictures are decoded
         dataset = dataset or open_data(
             data_config(config),
             seed=config.seed,
@@ -229,14 +235,37 @@ def _claim(stack: contextlib.ExitStack, out: Path, device: torch.device) -> Trai
     def claim() -> str | None:
         if out.exists() and not out.is_dir():
             raise ValueError(f"{out} is a file; name a folder for the run")
+        made = [folder for folder in (out, *out.parents) if not folder.exists()]
         out.mkdir(parents=True, exist_ok=True)
         stack.enter_context(locked(out))
+        stack.callback(_withdraw, out, made)
         checkpoint.clean(checkpoints(out))
         stored = stored_config(out)
         return None if stored is None else to_yaml(stored)
 
     text = distributed.on_main(claim, device)
     return None if text is None else from_yaml(TrainConfig, text)
+
+
+def _withdraw(out: Path, made: Sequence[Path]) -> None:
+    """Leave no trace of a run that never began: neither its lock nor the folders made for it, inner first."""
+    if not (out / "config.yaml").exists():
+        with contextlib.suppress(OSError):  # something else lies there by now
+            (out / LOCK).unlink()
+            for folder in made:
+                folder.rmdir()
+
+
+def _check_apart(config: TrainConfig, out: Path) -> None:
+    """Refuse a run inside a folder of pictures, whose grids would be data when it continues."""
+    settings = (config.classifier, config.noisy_classifier, config.autoencoder)
+    for source in (config.data.source, *(each.validation for each in settings if each is not None)):
+        folder = folder_of(source)
+        if folder is not None and out.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(
+                f"--out {out} is inside the data {source}, so that the run's own pictures would become data; "
+                "name a folder elsewhere"
+            )
 
 
 def _newest(out: Path) -> str | None:

@@ -28,7 +28,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     is under "state_dict". ValueError for a file that is damaged, that holds code, or that holds other things
     than weights.
     """
-    content = _read(path)
+    content = read_content(path)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         return _of_lightning(content, path)
     state = _of_checkpoint(content) if isinstance(content, list) else content
@@ -56,7 +56,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
     ValueError for a file that is damaged, that holds code, or that has no such tensors.
     """
-    return _of_lightning(_read(path), path)
+    return _of_lightning(read_content(path), path)
 
 
 def _of_lightning(content: Any, path: Path) -> dict[str, Tensor]:
@@ -80,8 +80,8 @@ def _of_checkpoint(content: list[Any]) -> Any:
     return {str(key).removeprefix("module."): value for key, value in state.items()}  # of nn.DataParallel
 
 
-def _read(path: Path) -> Any:
-    """What torch reads under the rule that nothing is run."""
+def read_content(path: Path) -> Any:
+    """What torch reads under the rule that nothing is run. ValueError, in our words, for what it refuses."""
     archive = zipfile.is_zipfile(path)
     if not archive and _starts_like_zip(path):
         raise ValueError(f"{path} is cut short or damaged; download or copy it again")
