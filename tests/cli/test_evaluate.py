@@ -92,6 +92,59 @@ def test_reference_file(unnoise, data):
     assert code == 0 and "KID" not in said and (data / "d" / "report.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (["-o", "real.npz"], "real.npz is what is read and what is written"),
+        (["-o", "link.npz"], "link.npz is what is read and what is written"),
+        (["-o", "fake.npz"], "fake.npz is there and no reference of `unnoise reference`"),
+        (["-o", "text.npz"], "text.npz is there and no reference"),
+        (["-o", "folder.npz"], "folder.npz is a folder; name a file"),
+        (["-o", "fake.npz/ref.npz"], "fake.npz is a file; name a folder"),
+        (["-o", "/proc/ref.npz"], "/proc cannot be written to"),
+        (["-o", "ref.npz", "--batch-size", 0], "batch_size=0 is less than 1"),
+        (["-o", "ref.npz", "--batch-size", -5], "batch_size=-5 is less than 1"),
+    ],
+)
+def test_a_reference_is_refused_before_anything_is_computed(unnoise, data, double, args, reason):  # noqa: F811
+    Path("folder.npz").mkdir()
+    Path("link.npz").symlink_to("real.npz")
+    Path("text.npz").write_text("mine")
+    before = {path: path.read_bytes() for path in data.glob("*.npz") if path.is_file()}
+    code, said, complaints = unnoise("reference", "real.npz", *args, "--features", "double")
+    assert (code, said, complaints.count("\n"), double.calls) == (2, "", 1, 0) and reason in complaints
+    assert {path: path.read_bytes() for path in data.glob("*.npz") if path.is_file()} == before
+    assert not (data / "cache").exists()
+
+
+def test_a_reference_of_ours_is_made_again(unnoise, data):
+    for keep in (50, 20):
+        assert unnoise("reference", "real.npz", "-o", "new/ref.npz", "--features", "double", "--pictures", keep)[0] == 0
+    with np.load(data / "new" / "ref.npz") as file:
+        assert len(file["arr_0"]) == 20
+
+
+@pytest.mark.parametrize("out", ["fake.npz", "fake.npz/deeper", "/proc"])
+def test_an_out_that_cannot_be_is_refused_before_anything_is_computed(unnoise, data, double, out):  # noqa: F811
+    assert unnoise("evaluate", "fake.npz", "--against", "real.npz", *FAST, "--out", "a")[0] == 0
+    calls = double.calls
+    for command in (
+        ("evaluate", "fake.npz", "--against", "real.npz", *FAST, "-n", 30, "--seed", 1),
+        ("evaluate", "a/evaluation.json", "a/evaluation.json"),
+    ):
+        code, said, complaints = unnoise(*command, "--out", out)
+        assert (code, said, complaints.count("\n"), double.calls) == (2, "", 1, calls), complaints
+        assert "name" in complaints
+
+
+def test_a_page_that_another_command_wrote_is_not_replaced(unnoise, data):
+    (data / "run").mkdir()
+    (data / "run" / "report.html").write_text("of the training")
+    code, said, complaints = unnoise("evaluate", "fake.npz", "--against", "real.npz", *FAST, "--out", "run")
+    assert (code, said) == (2, "") and "run/report.html is there and not from this command" in complaints
+    assert (data / "run" / "report.html").read_text() == "of the training"
+
+
 def test_a_model_is_drawn_on_the_fly(unnoise, data):
     save_model(data / "run" / "model.safetensors", tiny_model())
     drawn = ["-n", "12", "--steps", "2", "--out", "e"]

@@ -9,6 +9,7 @@ import typer
 
 from unnoise.cli import steering
 from unnoise.config.requests import EvaluateRequest, GenerateRequest
+from unnoise.outputs import check_folder
 
 if TYPE_CHECKING:
     from unnoise.metrics.evaluate import Stage
@@ -94,6 +95,8 @@ def evaluate(
     device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
 ) -> None:
     """Measure samples against real pictures. The same command continues an interrupted evaluation."""
+    if out is not None:
+        check_folder(out)
     if all(name.endswith(".json") for name in samples):
         _compare([Path(name) for name in samples], out)
         return
@@ -101,6 +104,8 @@ def evaluate(
         raise ValueError(f"{len(samples)} samples were named; evaluate one, or compare two .json evaluations")
     if not against:
         raise ValueError("--against is missing; name the real pictures or a reference file")
+    if out is not None and (out / "report.html").exists() and not (out / "evaluation.json").exists():
+        raise ValueError(f"{out / 'report.html'} is there and not from this command; choose another folder")
     values = {
         "samples": samples[0], "against": against, "features": features, "weights": weights, "n": n,
         "size": size, "channels": channels, "evaluator": evaluator, "paired": paired,

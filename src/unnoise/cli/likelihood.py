@@ -50,12 +50,13 @@ def likelihood(
         from unnoise.metrics.likelihood_report import lines, page
         from unnoise.model import load_model
         from unnoise.modelfile import find_model, write_atomically
+        from unnoise.outputs import check_folder
 
         request = LikelihoodRequest(
             n=n, steps=steps, labels=labels, clip=clip, seed=seed, batch_size=batch_size, device=device
         )
-        if out is not None and out.exists() and not out.is_dir():
-            raise ValueError(f"{out} is a file; name a folder for the result")
+        if out is not None:
+            check_folder(out)
         file = find_model(model)
         ready = load_model(file, choose_device(device))
         dataset = open_data(DataConfig(source=data, size=size, channels=channels), seed=seed)

@@ -37,17 +37,22 @@ def reference(
         raise ValueError(f"{out} does not end in .npz; a reference is an npz file")
     if pictures < 0:
         raise ValueError(f"pictures={pictures} is less than 0; use 0 for statistics alone")
+    if out.exists() and Path(data).exists() and out.samefile(data):
+        raise ValueError(f"{out} is what is read and what is written; name another file with --out")
     from unnoise.cli.evaluate import _meter
     from unnoise.cli.sample import stoppable
     from unnoise.distributed import choose_device, is_main, processes
     from unnoise.metrics.collect import collect
-    from unnoise.metrics.evaluate import choose_network
-    from unnoise.metrics.reference import write_reference
+    from unnoise.metrics.evaluate import check_numbers, choose_network
+    from unnoise.metrics.reference import check_place, write_reference
     from unnoise.metrics.sources import open_pictures
 
     request = EvaluateRequest(
-        features=features, weights=weights, size=size, channels=channels, cache=cache, device=device
-    )
+        samples=data, against=data, features=features, weights=weights, size=size, channels=channels,
+        cache=cache, batch_size=batch_size, device=device,
+    )  # fmt: skip
+    check_numbers(request)
+    check_place(out)
     warnings: list[str] = []
     with stoppable(), processes(device), _meter() as stage:
         source = open_pictures(data, request)
@@ -56,7 +61,7 @@ def reference(
             source,
             network,
             cache=cache,
-            batch_size=batch_size,
+            batch_size=request.batch_size,
             together=True,
             on_progress=lambda done, total: stage("pictures", done, total),
         )

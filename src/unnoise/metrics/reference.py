@@ -17,6 +17,7 @@ from unnoise.images import written_aside
 from unnoise.metrics.features import PUBLISHED_INCEPTION, FeatureNetwork, Features, Table
 from unnoise.metrics.sources import Pictures
 from unnoise.metrics.statistics import Gaussian
+from unnoise.outputs import check_file
 
 ARRAYS = ("mu", "sigma", "mu_s", "sigma_s")
 PICTURES = 10_000
@@ -42,12 +43,25 @@ def is_reference(spec: str) -> bool:
     path = Path(spec)
     if path.suffix != ".npz" or not path.is_file():
         return False
+    return {"mu.npy", "sigma.npy"} <= _names(path)
+
+
+def _names(path: Path) -> set[str]:
     try:
         with zipfile.ZipFile(path) as file:
-            names = set(file.namelist())
-    except zipfile.BadZipFile as error:
+            return set(file.namelist())
+    except (zipfile.BadZipFile, OSError) as error:
         raise ValueError(f"{path} is damaged ({error}); make it again") from error
-    return {"mu.npy", "sigma.npy"} <= names
+
+
+def check_place(path: Path) -> None:
+    """ValueError unless a reference can be written to `path`, where one of ours is replaced and nothing
+    else.
+    """
+    check_file(path, "reference")
+    ours = {"mu.npy", "network.npy"}
+    if path.exists() and not (zipfile.is_zipfile(path) and ours <= _names(path)):
+        raise ValueError(f"{path} is there and no reference of `unnoise reference`; name another file")
 
 
 def read_reference(spec: str, network: FeatureNetwork) -> Reference:
