@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from unnoise.cli import reading
+from unnoise.config.load import from_dict, to_dict
 from unnoise.config.requests import EvaluateRequest
 
 
@@ -26,7 +28,10 @@ def reference(
     ] = False,
     size: Annotated[int | None, typer.Option(help="Crop pictures to squares of this side.")] = None,
     channels: Annotated[int | None, typer.Option(help="Read pictures as grey (1) or RGB (3).")] = None,
-    cache: Annotated[str | None, typer.Option(help="Folder for features; default the user's cache.")] = None,
+    set_: reading.Set = None,
+    cache: Annotated[
+        str | None, typer.Option(help="Folder for features and decoded pictures; default the user's cache.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures through the feature network at once.")] = 32,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
 ) -> None:
@@ -47,10 +52,12 @@ def reference(
     from unnoise.metrics.reference import check_place, write_reference
     from unnoise.metrics.sources import open_pictures
 
-    request = EvaluateRequest(
-        samples=data, against=data, features=features, weights=weights, size=size, channels=channels,
-        cache=cache, batch_size=batch_size, device=device,
-    )  # fmt: skip
+    how, own = reading.settings_of_data(set_ or [], size=size, channels=channels, cache=cache)
+    values = {
+        "samples": data, "against": data, "features": features, "weights": weights, **own,
+        "data": to_dict(how), "batch_size": batch_size, "device": device,
+    }  # fmt: skip
+    request = from_dict(EvaluateRequest, values)
     check_numbers(request)
     check_place(out)
     warnings: list[str] = []
@@ -60,7 +67,7 @@ def reference(
         found = collect(
             source,
             network,
-            cache=cache,
+            cache=request.cache,
             batch_size=request.batch_size,
             together=True,
             on_progress=lambda done, total: stage("pictures", done, total),
