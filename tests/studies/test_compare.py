@@ -145,7 +145,7 @@ def test_pictures_without_labels_are_compared_without_classes(unnoise, ready) ->
         (["--truncation", "-1"], "gan: truncation=-1 leaves no z"),
         (["--against", "statistics.npz"], "statistics.npz holds statistics alone"),
         (["--out", "real.npz"], "real.npz is a file; name a folder for the comparison"),
-        (["--channels", "4"], "pictures have 4 channels; feature networks read 1 or 3"),
+        (["--channels", "4", "--models", "pixel"], "pictures have 4 channels; feature networks read 1 or 3"),
     ],
 )
 def test_what_cannot_work_is_refused_before_training(unnoise, ready, options, said) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import torch
 
 from unnoise.config.load import Assignment
-from unnoise.config.model import LatentConfig
 from unnoise.config.requests import GenerateRequest
 from unnoise.config.resolve import data_config, null_label, resolve
 from unnoise.config.schema import TrainConfig
@@ -158,14 +157,12 @@ def _check_drawing(request: CompareRequest, trainings: Sequence[Training], datas
     name, config = trainings[-1].name, trainings[-1].config
     if name == STAGE or config.model.told:  # what models are told is read when they are trained
         return
-    if name == "latent":
+    size, channels = dataset.size, dataset.channels
+    if name == "latent":  # as a model of pictures like its latents
         stage = trainings[-2].config.autoencoder
         assert stage is not None, "it comes after its first stage"
-        latent = LatentConfig(
-            channels=stage.network.latent_channels, factor=factor(dataset.size), first_stage=""
-        )
-        config = replace(config, model=replace(config.model, latent=latent))
-    complete = resolve(config, size=dataset.size, channels=dataset.channels, classes=len(dataset.classes))
+        size, channels = size // factor(size), stage.network.latent_channels
+    complete = resolve(config, size=size, channels=channels, classes=len(dataset.classes))
     info = ModelInfo(classes=tuple(dataset.classes), null_label=null_label(complete))
     with torch.device("meta"):
         model: Model | GanModel = (
