@@ -128,7 +128,7 @@ def test_other_files_are_refused_both_ways(tmp_path):
     with pytest.raises(ValueError, match="first stage.*cannot draw"):
         load_model(tmp_path / "stage.safetensors")
     save_noisy_classifier(tmp_path / "other.safetensors", tiny_classifier())
-    with pytest.raises(ValueError, match="is a noisy_classifier, not a first stage"):
+    with pytest.raises(ValueError, match="is a noisy classifier, not a first stage"):
         load_first_stage(tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="is an autoencoder, not a classifier of noisy.*noisy-classifier-28"):
         load_noisy_classifier(tmp_path / "stage.safetensors")

@@ -15,6 +15,7 @@ from unnoise.modelfile import (
     METADATA_KEY,
     ModelInfo,
     find_model,
+    kind_of,
     put_weights,
     read_header,
     read_weights,
@@ -152,7 +153,7 @@ def load_classifier(path: Path | str, device: str | torch.device = "cpu") -> Cla
     header = read_header(path)
     if header.get("kind") != KIND:
         raise ValueError(
-            f"{path} is a diffusion model, not a classifier; train one with: unnoise train classifier-28"
+            f"{path} is {kind_of(header)}, not a classifier; train one with: unnoise train classifier-28"
         )
     settings = from_dict(ClassifierSettings, header.get(KIND, {}), where=str(path))
     info = from_dict(ModelInfo, header.get("info", {}), where=str(path))

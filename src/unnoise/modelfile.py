@@ -65,7 +65,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def kind_of(header: Mapping[str, Any]) -> str:
     """What a header says that its file holds, as errors call it: "a diffusion model", "an autoencoder"."""
-    kind = str(header.get("kind") or "diffusion model")
+    kind = str(header.get("kind") or "diffusion model").replace("_", " ")
     return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 

@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.metrics.double import double  # noqa: F401
-from tests.models import tiny_model
+from tests.models import tiny_classifier, tiny_model
 from unnoise.classifier import build_classifier, save_classifier
 from unnoise.cli import main
 from unnoise.model import build_model, save_model
 from unnoise.modelfile import ModelInfo
 from unnoise.networks.settings import ClassifierSettings
+from unnoise.noisy_classifier import save_noisy_classifier
 from unnoise.presets import load_preset
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +94,64 @@ def test_reference_file(unnoise, data):
     assert code == 0 and "KID" not in said and (data / "d" / "report.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (["-o", "real.npz"], "real.npz is what is read and what is written"),
+        (["-o", "link.npz"], "link.npz is what is read and what is written"),
+        (["-o", "fake.npz"], "fake.npz is there and no reference of `unnoise reference`"),
+        (["-o", "text.npz"], "text.npz is there and no reference"),
+        (["-o", "folder.npz"], "folder.npz is a folder; name a file"),
+        (["-o", "fake.npz/ref.npz"], "fake.npz is a file; name a folder"),
+        (["-o", "/proc/ref.npz"], "/proc cannot be written to"),
+        (["-o", "ref.npz", "--batch-size", 0], "batch_size=0 is less than 1"),
+        (["-o", "ref.npz", "--batch-size", -5], "batch_size=-5 is less than 1"),
+    ],
+)
+def test_a_reference_is_refused_before_anything_is_computed(unnoise, data, double, args, reason):  # noqa: F811
+    Path("folder.npz").mkdir()
+    Path("link.npz").symlink_to("real.npz")
+    Path("text.npz").write_text("mine")
+    before = {path: path.read_bytes() for path in data.glob("*.npz") if path.is_file()}
+    code, said, complaints = unnoise("reference", "real.npz", *args, "--features", "double")
+    assert (code, said, complaints.count("\n"), double.calls) == (2, "", 1, 0) and reason in complaints
+    assert {path: path.read_bytes() for path in data.glob("*.npz") if path.is_file()} == before
+    assert not (data / "cache").exists()
+
+
+def test_a_reference_of_ours_is_made_again(unnoise, data):
+    for keep in (50, 20):
+        assert (
+            unnoise("reference", "real.npz", "-o", "new/ref.npz", "--features", "double", "--pictures", keep)[
+                0
+            ]
+            == 0
+        )
+    with np.load(data / "new" / "ref.npz") as file:
+        assert len(file["arr_0"]) == 20
+
+
+@pytest.mark.parametrize("out", ["fake.npz", "fake.npz/deeper", "/proc"])
+def test_an_out_that_cannot_be_is_refused_before_anything_is_computed(unnoise, data, double, out):  # noqa: F811
+    assert unnoise("evaluate", "fake.npz", "--against", "real.npz", *FAST, "--out", "a")[0] == 0
+    calls = double.calls
+    for command in (
+        ("evaluate", "fake.npz", "--against", "real.npz", *FAST, "-n", 30, "--seed", 1),
+        ("evaluate", "a/evaluation.json", "a/evaluation.json"),
+    ):
+        code, said, complaints = unnoise(*command, "--out", out)
+        assert (code, said, complaints.count("\n"), double.calls) == (2, "", 1, calls), complaints
+        assert "name" in complaints
+
+
+def test_a_page_that_another_command_wrote_is_not_replaced(unnoise, data):
+    (data / "run").mkdir()
+    (data / "run" / "report.html").write_text("of the training")
+    code, said, complaints = unnoise("evaluate", "fake.npz", "--against", "real.npz", *FAST, "--out", "run")
+    assert (code, said) == (2, "") and "run/report.html is there and not from this command" in complaints
+    assert (data / "run" / "report.html").read_text() == "of the training"
+
+
 def test_a_model_is_drawn_on_the_fly(unnoise, data):
     save_model(data / "run" / "model.safetensors", tiny_model())
     drawn = ["-n", "12", "--steps", "2", "--out", "e"]
@@ -130,9 +190,34 @@ def test_a_folder_that_sample_wrote(unnoise, data):
         (["fake.npz", "--against", "other.npz"], "made with inception features"),
         (["a.json", "b.json"], "cannot be read"),
         (["fake.npz", "real.npz", "--against", "real.npz"], "2 samples were named"),
+        (["run", "--against", "real.npz", "-n", str(10**12)], "n=1,000,000,000,000 is more than can be"),
+        (
+            ["fake.npz", "--against", "real.npz", "--features", "double", "--bootstrap", str(10**9)],
+            "bootstrap=1,000,000,000 is more",
+        ),
+        (["fake.npz", "--against", "real.npz", "--steps", "5"], "--steps says nothing of fake.npz"),
+        (["fake.npz", "--against", "real.npz", "--guidance", "2"], "--guidance says nothing of fake.npz"),
+        (["fake.npz", "--against", "real.npz", "--label", "a"], "--label says nothing of fake.npz"),
+        (
+            ["fake.npz", "--against", "real.npz", "--unconditional"],
+            "--conditional/--unconditional says nothing of fake.npz",
+        ),
+        (["fake.npz", "--against", "real.npz", "--lpips", "x"], "lpips=x compares pairs; add --paired"),
+        (["fake.npz", "--against", "real.npz", "--paired"], "are no pairs"),
+        (["fake.npz", "--against", "real.npz", "--features", "noisy.safetensors"], "is a noisy classifier"),
+        (["fake.npz", "--against", "real.npz", "--set", "data.labels=no"], "data.labels = 'no'"),
+        (
+            ["fake.npz", "--against", "real.npz", "--set", "data.crop=random"],
+            "how pictures are read; name one",
+        ),
+        (["fake.npz", "--against", "real.npz", "--set", "seed=3"], "how pictures are read; name one"),
+        (
+            ["fake.npz", "--against", "real.npz", "--size", "8", "--set", "data.size=4"],
+            "--size is 8; drop one",
+        ),
     ],
 )
-def test_refused_in_one_line(unnoise, data, args, reason):
+def test_refused_in_one_line(unnoise, data, double, args, reason):  # noqa: F811
     rng = np.random.default_rng(0)
     np.savez("one.npz", arr_0=rng.integers(0, 256, (1, 8, 8, 1), dtype=np.uint8))
     np.savez("rgb.npz", arr_0=rng.integers(0, 256, (9, 8, 8, 3), dtype=np.uint8))
@@ -140,9 +225,149 @@ def test_refused_in_one_line(unnoise, data, args, reason):
     np.savez("pickled.npz", mu=np.array([{}], dtype=object), sigma=np.eye(3))
     np.savez("other.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     Path("cut.npz").write_bytes(Path("real.npz").read_bytes()[:900])
-    code, said, complaints = unnoise("evaluate", *args, *(FAST if "--features" not in args else []))
+    save_model(data / "run" / "model.safetensors", tiny_model())
+    save_noisy_classifier("noisy.safetensors", tiny_classifier())
+    code, said, complaints = unnoise(
+        "evaluate", *args, *([] if "--features" in args or args[0].endswith(".json") else FAST)
+    )
     assert code == 2 and said == ""
     assert reason in complaints and complaints.count("\n") == 1, complaints
+    assert double.calls == 0 or "flat.npz" in args
+
+
+EVALUATION = {
+    "unnoise_evaluation": 1, "samples": "s", "against": "r", "protocol": {}, "warnings": [], "nearest": None,
+    "metrics": [
+        {"name": "PSNR", "value": None, "better": "higher", "interval": None, "floor": None, "infinite": None,
+         "note": ""},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (None, "first.json is no evaluation; name a JSON"),
+        ([1], "first.json is no evaluation"),
+        ({"unnoise_evaluation": None}, "first.json is no evaluation"),
+        ({"unnoise_evaluation": "1"}, "first.json is no evaluation"),
+        ({"unnoise_evaluation": 2}, "written by a newer unnoise"),
+        ({"metrics": 3}, "first.json is no whole evaluation (metrics = 3"),
+        ({"metrics": [3]}, "first.json is no whole evaluation"),
+        ({"metrics": [{"name": "PSNR"}]}, "first.json is no whole evaluation"),
+        ({"metrics": [{"name": "PSNR", "value": "high"}]}, "metrics.0.value = 'high'"),
+        ({"metrics": [{"name": "PSNR", "value": 1, "interval": [1]}]}, "first.json is no whole evaluation"),
+        ({"warnings": 1}, "first.json is no whole evaluation (warnings = 1"),
+        ({"protocol": []}, "first.json is no whole evaluation (protocol = []"),
+        ({"of_old": 1}, "first.json is no whole evaluation (unknown setting of_old"),
+    ],
+)
+def test_odd_evaluations_are_refused(unnoise, data, changes, reason):
+    content = EVALUATION | changes if isinstance(changes, dict) else changes
+    Path("first.json").write_text("{}" if content is None else json.dumps(content))
+    Path("second.json").write_text(json.dumps(EVALUATION))
+    code, said, complaints = unnoise("evaluate", "first.json", "second.json")
+    assert (code, said, complaints.count("\n")) == (2, "", 1) and reason in complaints, complaints
+
+
+def test_infinite_values_are_compared(unnoise, data):
+    finite = [EVALUATION["metrics"][0] | {"value": 30.0, "interval": [29.0, None]}]
+    Path("first.json").write_text(json.dumps(EVALUATION | {"metrics": finite}))
+    Path("second.json").write_text(json.dumps(EVALUATION))
+    code, said, _ = unnoise("evaluate", "first.json", "second.json", "--out", "c")
+    assert code == 0 and "PSNR: 30 -> inf (+inf): no interval to judge by" in said
+    code, said, _ = unnoise("evaluate", "second.json", "second.json")
+    assert code == 0 and "PSNR: inf -> inf (+0): no interval to judge by" in said
+
+
+@pytest.mark.parametrize("option", [["--steps", "5"], ["-n", "4"], ["--features", "double"], ["--no-floor"]])
+def test_options_that_a_comparison_would_pass_over_are_refused(unnoise, data, option):
+    Path("first.json").write_text(json.dumps(EVALUATION))
+    code, said, complaints = unnoise("evaluate", "first.json", "first.json", *option)
+    assert (code, said) == (2, "") and "says nothing of the comparison of two evaluations" in complaints
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ({"mu": np.zeros((2, 2)), "sigma": np.eye(2)}, "mu is float64 of shape (2, 2)"),
+        ({"mu": np.zeros(3), "sigma": np.eye(2)}, "do not belong together"),
+        ({"mu": np.zeros(2, complex), "sigma": np.eye(2)}, "mu is complex128"),
+        ({"mu": np.zeros(2), "sigma": np.eye(2, dtype=np.int64)}, "sigma is int64"),
+        ({"mu": np.zeros(0), "sigma": np.eye(0)}, "mu is float64 of shape (0,)"),
+        ({"mu": np.full(2, np.nan), "sigma": np.eye(2)}, "mu holds NaN or infinite numbers"),
+        ({"mu": np.zeros(2), "sigma": -np.eye(2)}, "sigma is no covariance"),
+        ({"mu": np.zeros(2), "sigma": np.array([[1, 5], [0, 1.0]])}, "sigma is no covariance"),
+        ({"mu": np.array([{}], object), "sigma": np.eye(1)}, "holds pickled objects"),
+        ({"n": np.arange(3)}, "n is int64 of shape (3,)"),
+        ({"n": np.array("many")}, "n is <U4"),
+        ({"shape": np.array([8, 8])}, "shape is int64 of shape (2,)"),
+        ({"features_pool": np.zeros(3)}, "features_pool is float64 of shape (3,)"),
+        ({"features_pool": np.ones((3, 12)), "features_middle": np.ones((2, 4))}, "different numbers"),
+        ({"mu": np.zeros(5), "sigma": np.eye(5)}, "the reference has 5 features a picture"),
+        ({"sigma": np.eye(2)}, "has no arr_0 (it holds sigma)"),
+    ],
+    ids=str,
+)
+def test_references_of_odd_arrays_are_refused(unnoise, data, arrays, reason):
+    whole = {"mu": np.zeros(12), "sigma": np.eye(12), "network": "double", "weights_hash": "d0"}
+    np.savez("ref.npz", **(arrays if arrays.keys() == {"sigma"} else whole | arrays))
+    code, said, complaints = unnoise("evaluate", "fake.npz", "--against", "ref.npz", *FAST)
+    assert (code, said, complaints.count("\n")) == (2, "", 1) and reason in complaints, complaints
+
+
+@pytest.mark.parametrize("record", ["", "{", "[1]", "3", "null", b"\xff"])
+def test_a_broken_record_beside_pictures_is_refused(unnoise, data, record):
+    picture(data / "drawn" / "000000.png", 8)
+    picture(data / "drawn" / "000001.png", 8)
+    (data / "drawn" / "request.json").write_bytes(record if isinstance(record, bytes) else record.encode())
+    code, said, complaints = unnoise("evaluate", "drawn", "--against", "real.npz", *FAST)
+    assert (code, said, complaints.count("\n")) == (2, "", 1), complaints
+    assert "drawn/request.json is no record of `unnoise sample`" in complaints
+
+
+@pytest.mark.parametrize(
+    ("side", "reason"), [(9, "000001.png is uint8 of shape (9, 9, 1)"), (0, "is broken")]
+)
+def test_a_picture_among_the_drawn_that_is_none_of_them_is_refused(unnoise, data, side, reason):
+    picture(data / "drawn" / "000000.png", 8)
+    picture(data / "drawn" / "000001.png", side)
+    (data / "drawn" / "request.json").write_text("{}")
+    code, said, complaints = unnoise("evaluate", "drawn", "--against", "real.npz", *FAST)
+    assert (code, said, complaints.count("\n")) == (2, "", 1) and reason in complaints, complaints
+
+
+def picture(path, side):
+    """A PNG of noise; an empty file where the side is 0."""
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    if side:
+        Image.fromarray(np.random.default_rng(side).integers(0, 256, (side, side), dtype=np.uint8)).save(path)
+
+
+@pytest.mark.parametrize(
+    "command", [["evaluate", "--against", "real.npz", *FAST], ["reference", "-o", "r.npz"]]
+)
+def test_what_errors_of_data_advise_works_here(unnoise, data, command):
+    """Labels that cannot be told, and a size that must be chosen."""
+    for name, side in (("a/0", 8), ("a/1", 16), ("2", 8)):
+        (data / "mixed" / "a").mkdir(parents=True, exist_ok=True)
+        picture(data / "mixed" / f"{name}.png", side)
+    run = [
+        command[0],
+        "mixed",
+        *command[1:],
+        *(["--features", "double"] if command[0] == "reference" else []),
+    ]
+    code, _, complaints = unnoise(*run)
+    assert code == 2 and "--set data.labels=none" in complaints
+    code, _, complaints = unnoise(*run, "--set", "data.labels=none")
+    assert code == 2 and "--set data.size=8" in complaints
+    code, said, complaints = unnoise(
+        *run, "--set", "data.labels=none", "--set", "data.size=8", "--set", "data.cache=elsewhere"
+    )
+    assert code == 0, complaints
+    assert (data / "elsewhere" / "features").is_dir()
 
 
 BAD = {

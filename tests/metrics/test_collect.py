@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.metrics.double import Double
 from tests.metrics.elsewhere import SHARD
@@ -103,6 +104,36 @@ def test_a_damaged_shard_is_made_again_and_a_lost_one_is_said(data, monkeypatch)
     path.unlink()
     with pytest.raises(ValueError, match=r"features of the pictures, cannot be read .* --cache"):
         table.load("pool")
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda shard: {"flat": shard["flat"]},
+        lambda shard: {key: value[:5] if value.ndim else value for key, value in shard.items()},
+        lambda shard: {key: value for key, value in shard.items() if key != "flat"},
+        lambda shard: {**shard, "pool": shard["pool"] * torch.nan},
+        lambda shard: {**shard, "pool": shard["pool"][:, :3]},
+        lambda shard: {"flat": shard["flat"], "neighbours": shard["pool"]},
+    ],
+    ids=["empty", "short", "without a word of flatness", "nan", "of another network", "something else"],
+)
+def test_a_shard_that_holds_something_else_is_computed_again(data, monkeypatch, harm):
+    """The second: which columns there are is the first one's word."""
+    first = measured(data, Double(), monkeypatch, "cache")
+    path = sorted((data / "cache").rglob("features/*/*.safetensors"))[1]
+    save_file({key: value.contiguous() for key, value in harm(load_file(path)).items()}, path)
+    again = Double()
+    assert values(measured(data, again, monkeypatch, "cache").metrics) == values(first.metrics)
+    assert again.calls == SHARD
+
+
+def test_shards_of_two_networks_are_said(data, monkeypatch):
+    measured(data, Double(), monkeypatch, "cache")
+    path = sorted((data / "cache").rglob("features/*/*.safetensors"))[0]
+    save_file({**load_file(path), "pool": torch.ones(SHARD, 3)}, path)
+    with pytest.raises(ValueError, match="features of another network too; delete it"):
+        measured(data, Double(), monkeypatch, "cache")
 
 
 def test_more_pictures_continue_fewer(data, monkeypatch):

@@ -7,8 +7,11 @@ import pytest
 from tests.metrics.double import double  # noqa: F401
 from tests.studies.conftest import FAST
 from tests.test_html import Strict
+from unnoise.config.requests import EvaluateRequest
 from unnoise.config.schema import TrainConfig
+from unnoise.config.studies import AblationGrid, AblationRequest
 from unnoise.metrics.result import Evaluation, Metric
+from unnoise.studies.ablate import prepare
 from unnoise.studies.ablated import Ablation, Measured, Row
 from unnoise.train import checkpoint
 
@@ -142,6 +145,13 @@ def variants(text):
         (variants("  a: {model.network.width: x}"), ["--steps", 4], "variant a: "),
         (variants("  a: {model.image_size: 9}"), ["--steps", 4], "variant a: it draws 9x9"),
         (variants("  a: {steps: 9}"), ["--steps", 4], "variant a: steps is the same for all variants"),
+        (variants("  a: {data.source: fake.npz}"), ["--steps", 4], "variant a: data.source is the same"),
+        (variants("  a: {data: {source: fake.npz}}"), ["--steps", 4], "variant a: data.source is the same"),
+        (GRID.replace("{seed: 3}", "{steps: 9}"), ["--steps", 4], "set: steps is the same for all variants"),
+        (GRID.replace("{seed: 3}", "{minutes: 9}"), ["--steps", 4], "set: minutes is the same"),
+        (GRID.replace("{seed: 3}", "{data.source: x}"), ["--steps", 4], "(--data); leave it out"),
+        (GRID.replace("heads: 2", "depth: 1000000000000"), ["--steps", 4], "no network is as deep; use 1000"),
+        (GRID, ["--steps", 4, "--out", "real.npz"], "real.npz is a file"),
         (variants("  a: {optimizer.lr: -1}"), ["--steps", 4], "variant a: optimizer.lr=-1"),
         (variants("  a/b: {seed: 4}"), ["--steps", 4], "cannot be the name of a folder"),
         ("base: base.yaml\n", ["--steps", 4], "has no variants"),
@@ -161,12 +171,22 @@ def test_refused_in_one_line_before_anything_is_trained(unnoise, grid, text, arg
     assert not (grid / "a").exists()
 
 
+def test_the_command_wins_over_the_base(grid):
+    """Which may be a recipe that has trained alone."""
+    (grid / "base.yaml").write_text(f"{BASE}\nminutes: 5\ndata: {{source: fake.npz, labels: none}}\n")
+    wanted = AblationGrid(base="base.yaml", set={"data": {"flip": True}}, variants={"a": {"seed": 1}})
+    measured = EvaluateRequest(features="double", n=2)
+    found = prepare(AblationRequest(grid=wanted, data="real.npz", steps=6, evaluate=measured))
+    for variant in found.variants:
+        assert (variant.config.steps, variant.config.minutes) == (6, None)
+        assert variant.config.data.source == "real.npz" and variant.config.data.flip
+
+
 @pytest.mark.parametrize("name", ["ablation-fashion", "ablation-factors"])
 def test_the_grids_in_the_docs_are_some(name):
     from pathlib import Path
 
     from unnoise.config.load import read_config
-    from unnoise.config.studies import AblationGrid
     from unnoise.presets import load_preset
 
     found = read_config(AblationGrid, Path(__file__).parents[2] / "docs" / f"{name}.yaml")

@@ -138,10 +138,18 @@ def test_pictures_without_labels_are_compared_without_classes(unnoise, ready) ->
         (["--gan", "nothing.yaml"], "nothing.yaml does not exist"),
         (["--pixel", "gan.yaml"], "pixel: its recipe is of kind gan; name one of kind diffusion"),
         (["--size", "12"], "pictures of 12 pixels have no latents that a model could halve"),
-        (["--channels", "4"], "pictures have 4 channels; feature networks read 1 or 3"),
+        (["--steps", "2000"], "pixel: steps=2000 exceeds the"),
+        (["--steps", "0", "--models", "latent"], "latent: steps=0 keeps none"),
+        (["--guidance", "nan"], "pixel: guidance = nan"),
+        (["--guidance", "nan", "--models", "latent"], "latent: guidance = nan"),
+        (["--truncation", "-1"], "gan: truncation=-1 leaves no z"),
+        (["--against", "statistics.npz"], "statistics.npz holds statistics alone"),
+        (["--out", "real.npz"], "real.npz is a file; name a folder for the comparison"),
+        (["--channels", "4", "--models", "pixel"], "pictures have 4 channels; feature networks read 1 or 3"),
     ],
 )
 def test_what_cannot_work_is_refused_before_training(unnoise, ready, options, said) -> None:
+    np.savez("statistics.npz", mu=np.zeros(12), sigma=np.eye(12), network="double", weights_hash="d0")
     code, out, complaints = unnoise(*COMMAND, *options)
     assert code == 2 and said in complaints and complaints.count("\n") == 1, complaints
     assert not (ready / "c").exists()

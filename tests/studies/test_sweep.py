@@ -137,10 +137,19 @@ def test_models_are_an_axis(unnoise, place):
         (["--grid", "guidance=1,2", "--against", "nowhere"], "nowhere"),
         (["--grid", "guidance=1,2", "--against", ""], "--against is missing"),
         (["--grid", "guidance=1,2", "-n", 1], "n=1"),
+        (["--grid", "guidance=1,2", "-n", 10**12], "n=1,000,000,000,000 is more than can be measured"),
+        (
+            [f"--grid={name}={','.join(map(str, range(1, 60)))}" for name in ("seed", "guidance", "steps")],
+            "the grid has 205,379 points; name fewer values",
+        ),
+        (["--grid", "guidance=1,2", "--also", "wrong.json"], "wrong.json is no evaluation"),
+        (["--grid", "guidance=1,2", "--set", "data.labels=no"], "data.labels = 'no'"),
+        (["--grid", "guidance=1,2", "--out", "real.npz"], "real.npz is a file; name a folder for the sweep"),
         (["--grid", "model=run,nothing"], "named twice"),
     ],
 )
 def test_refused_in_one_line_before_anything_is_drawn(unnoise, place, args, reason):
+    (place / "wrong.json").write_text("{}")
     code, said, complaints = unnoise(*SWEEP, *args)
     assert code == 2 and said == "" and complaints.count("\n") == 1, complaints
     assert reason in complaints

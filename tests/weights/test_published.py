@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,12 @@ def test_code_inside_is_refused_and_not_run(tmp_path: Path, form: str | int) -> 
     with contextlib.suppress(Exception):
         torch.load(path, weights_only=False)
     assert mark.exists(), "the test would notice"
+
+
+def test_a_zip_of_other_things_is_said_to_be_one(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "packed.pt", "w") as file:
+        file.writestr("model.safetensors", b"weights")
+    assert "packed.pt is a zip without torch's weights" in refusal(load_model, tmp_path / "packed.pt")
 
 
 @pytest.mark.parametrize("legacy", [False, True])

@@ -7,6 +7,7 @@ import typer
 
 from unnoise.config.requests import EvaluateRequest
 from unnoise.config.studies import POINT_SAMPLES
+from unnoise.outputs import check_folder
 
 _MEASURED = EvaluateRequest()
 
@@ -40,6 +41,7 @@ def ablate(
     from unnoise.cli.studying import command_line, meter, refuse_processes
 
     refuse_processes()
+    check_folder(out, "ablation")
     with stoppable():
         from dataclasses import replace
 

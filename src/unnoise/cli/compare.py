@@ -8,6 +8,7 @@ import typer
 
 from unnoise.config.requests import EvaluateRequest, GenerateRequest
 from unnoise.config.studies import POINT_SAMPLES, CompareRequest
+from unnoise.outputs import check_folder
 
 _MEASURED = EvaluateRequest()
 _DEFAULT = CompareRequest()
@@ -67,6 +68,7 @@ def compare(
 
     refuse_processes()
     minutes = minutes_of(budget)
+    check_folder(out, "comparison")
     with stoppable():
         from unnoise.studies.compare import measure_all, train_all
         from unnoise.studies.compare_report import save_report

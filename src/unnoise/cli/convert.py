@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unnoise.outputs import check_folder
+
 if TYPE_CHECKING:
     from unnoise.rounding import Stored
 
@@ -174,6 +176,7 @@ def _check(out: Path, to: str, dtype: str, guidance: float | None, first_stage: 
         raise ValueError("--first-stage is for files of ours; leave it out with --to diffusers")
     if out.exists():
         raise ValueError(f"{out} exists; name a new {'file' if to == 'unnoise' else 'folder'}")
+    check_folder(out.parent, "model")
     if to == "unnoise" and out.suffix != ".safetensors":
         raise ValueError(f"{out} should be a .safetensors file; call it {out.with_suffix('.safetensors')}")
 

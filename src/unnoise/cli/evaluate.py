@@ -7,14 +7,44 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unnoise.cli import steering
+from unnoise.cli import reading, steering
+from unnoise.config.load import to_dict
 from unnoise.config.requests import EvaluateRequest, GenerateRequest
+from unnoise.outputs import check_folder
 
 if TYPE_CHECKING:
     from unnoise.metrics.evaluate import Stage
 
 _DEFAULT = EvaluateRequest()
 _DRAWN = GenerateRequest()
+_DRAWING = frozenset(
+    ("sampler", "steps", "eta", "guidance", "scale", "classifier", "guide_at", "weaker", "weaker_scale")
+) | {
+    "guidance_interval",
+    "guidance_course",
+    "conditional",
+    "truncation",
+    "label",
+    "preset",
+    "draw_batch_size",
+}
+"""Options that say how a model is drawn from."""
+_MEASURING = frozenset(
+    ("against", "features", "weights", "n", "size", "channels", "evaluator", "paired", "consistency", "lpips")
+) | {
+    "neighbours",
+    "half",
+    "block",
+    "bootstrap",
+    "floor",
+    "extrapolate",
+    "set_",
+    "cache",
+    "batch_size",
+    "seed",
+    "device",
+}
+"""Options that say how pictures are measured."""
 
 
 def register(app: typer.Typer) -> None:
@@ -23,6 +53,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
+    context: typer.Context,
     samples: Annotated[
         list[str],
         typer.Argument(
@@ -88,25 +119,34 @@ def evaluate(
     draw_batch_size: Annotated[
         int, typer.Option(help="For a model: pictures drawn side by side.")
     ] = _DRAWN.batch_size,
-    cache: Annotated[str | None, typer.Option(help="Folder for features; default the user's cache.")] = None,
+    set_: reading.Set = None,
+    cache: Annotated[
+        str | None, typer.Option(help="Folder for features and decoded pictures; default the user's cache.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures through the feature network at once.")] = 32,
     seed: Annotated[int, typer.Option(help="Of drawn samples, subsets and the bootstrap.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
 ) -> None:
     """Measure samples against real pictures. The same command continues an interrupted evaluation."""
+    if out is not None:
+        check_folder(out)
     if all(name.endswith(".json") for name in samples):
+        _refuse_given(context, _MEASURING | _DRAWING, "the comparison of two evaluations, which are measured")
         _compare([Path(name) for name in samples], out)
         return
     if len(samples) != 1:
         raise ValueError(f"{len(samples)} samples were named; evaluate one, or compare two .json evaluations")
     if not against:
         raise ValueError("--against is missing; name the real pictures or a reference file")
+    if out is not None and (out / "report.html").exists() and not (out / "evaluation.json").exists():
+        raise ValueError(f"{out / 'report.html'} is there and not from this command; choose another folder")
+    how, own = reading.settings_of_data(set_ or [], size=size, channels=channels, cache=cache)
     values = {
         "samples": samples[0], "against": against, "features": features, "weights": weights, "n": n,
-        "size": size, "channels": channels, "evaluator": evaluator, "paired": paired,
+        **own, "data": to_dict(how), "evaluator": evaluator, "paired": paired,
         "consistency": consistency, "lpips": lpips, "preset": preset,
         "neighbours": neighbours, "half": half, "block": block, "bootstrap": bootstrap, "floor": floor,
-        "extrapolate": extrapolate, "cache": cache,
+        "extrapolate": extrapolate,
         "batch_size": batch_size, "seed": seed, "device": device,
         "generate": {
             "sampler": sampler, "steps": steps, "eta": eta, "truncation": truncation, "labels": label or [],
@@ -124,7 +164,10 @@ def evaluate(
     from unnoise.config.load import from_dict
     from unnoise.metrics.evaluate import evaluate_together
     from unnoise.metrics.report import page, save_page, sheets
+    from unnoise.metrics.sources import draws
 
+    if not draws(samples[0]):
+        _refuse_given(context, _DRAWING, f"{samples[0]}, whose pictures are drawn already")
     if samples[0].endswith((".pt", ".pth")) and Path(samples[0]).is_file():
         values["preset"] = settled(Path(samples[0]), preset)
     request = from_dict(EvaluateRequest, values)
@@ -139,6 +182,15 @@ def evaluate(
             found.save(out / "evaluation.json")
             save_page(out / "report.html", page(found, sheets(request, found)))
             typer.echo(f"written: {out / 'evaluation.json'} and {out / 'report.html'}")
+
+
+def _refuse_given(context: typer.Context, names: frozenset[str], what: str) -> None:
+    """Refuse options among `names` that were given, where they would be passed over."""
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if option.name in names and source is not None and source.name == "COMMANDLINE":
+            named = "/".join([*option.opts, *option.secondary_opts])
+            raise ValueError(f"{named} says nothing of {what}; leave it out")
 
 
 def _compare(paths: list[Path], out: Path | None) -> None:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from unnoise.cli import reading
 from unnoise.config.requests import LikelihoodRequest
 
 _DEFAULT = LikelihoodRequest()
@@ -32,6 +34,7 @@ def likelihood(
     ] = None,
     size: Annotated[int | None, typer.Option(help="Cut and resize pictures to this side first.")] = None,
     channels: Annotated[int | None, typer.Option(help="Read pictures as grey (1) or RGB (3).")] = None,
+    set_: reading.Set = None,
     seed: Annotated[int, typer.Option(help="Of which pictures, and of their noise.")] = _DEFAULT.seed,
     batch_size: Annotated[int, typer.Option(help="Pictures side by side.")] = _DEFAULT.batch_size,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = _DEFAULT.device,
@@ -43,22 +46,23 @@ def likelihood(
         import hashlib
         import json
 
-        from unnoise.config.schema import DataConfig
         from unnoise.data import open_data
         from unnoise.distributed import choose_device
         from unnoise.metrics.likelihood import likelihood as measure
         from unnoise.metrics.likelihood_report import lines, page
         from unnoise.model import load_model
         from unnoise.modelfile import find_model, write_atomically
+        from unnoise.outputs import check_folder
 
         request = LikelihoodRequest(
             n=n, steps=steps, labels=labels, clip=clip, seed=seed, batch_size=batch_size, device=device
         )
-        if out is not None and out.exists() and not out.is_dir():
-            raise ValueError(f"{out} is a file; name a folder for the result")
+        if out is not None:
+            check_folder(out)
+        how, own = reading.settings_of_data(set_ or [], size=size, channels=channels)
         file = find_model(model)
         ready = load_model(file, choose_device(device))
-        dataset = open_data(DataConfig(source=data, size=size, channels=channels), seed=seed)
+        dataset = open_data(replace(how, source=data, **own), seed=seed)
         with _meter() as on_step:
             found = measure(ready, dataset, request, on_step=on_step)
         for line in lines(found):

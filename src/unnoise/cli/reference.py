@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from unnoise.cli import reading
+from unnoise.config.load import from_dict, to_dict
 from unnoise.config.requests import EvaluateRequest
 
 
@@ -26,7 +28,10 @@ def reference(
     ] = False,
     size: Annotated[int | None, typer.Option(help="Crop pictures to squares of this side.")] = None,
     channels: Annotated[int | None, typer.Option(help="Read pictures as grey (1) or RGB (3).")] = None,
-    cache: Annotated[str | None, typer.Option(help="Folder for features; default the user's cache.")] = None,
+    set_: reading.Set = None,
+    cache: Annotated[
+        str | None, typer.Option(help="Folder for features and decoded pictures; default the user's cache.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures through the feature network at once.")] = 32,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
 ) -> None:
@@ -37,17 +42,24 @@ def reference(
         raise ValueError(f"{out} does not end in .npz; a reference is an npz file")
     if pictures < 0:
         raise ValueError(f"pictures={pictures} is less than 0; use 0 for statistics alone")
+    if out.exists() and Path(data).exists() and out.samefile(data):
+        raise ValueError(f"{out} is what is read and what is written; name another file with --out")
     from unnoise.cli.evaluate import _meter
     from unnoise.cli.sample import stoppable
     from unnoise.distributed import choose_device, is_main, processes
     from unnoise.metrics.collect import collect
-    from unnoise.metrics.evaluate import choose_network
-    from unnoise.metrics.reference import write_reference
+    from unnoise.metrics.evaluate import check_numbers, choose_network
+    from unnoise.metrics.reference import check_place, write_reference
     from unnoise.metrics.sources import open_pictures
 
-    request = EvaluateRequest(
-        features=features, weights=weights, size=size, channels=channels, cache=cache, device=device
-    )
+    how, own = reading.settings_of_data(set_ or [], size=size, channels=channels, cache=cache)
+    values = {
+        "samples": data, "against": data, "features": features, "weights": weights, **own,
+        "data": to_dict(how), "batch_size": batch_size, "device": device,
+    }  # fmt: skip
+    request = from_dict(EvaluateRequest, values)
+    check_numbers(request)
+    check_place(out)
     warnings: list[str] = []
     with stoppable(), processes(device), _meter() as stage:
         source = open_pictures(data, request)
@@ -55,8 +67,8 @@ def reference(
         found = collect(
             source,
             network,
-            cache=cache,
-            batch_size=batch_size,
+            cache=request.cache,
+            batch_size=request.batch_size,
             together=True,
             on_progress=lambda done, total: stage("pictures", done, total),
         )

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from unnoise.cli import reading
 from unnoise.config.requests import EvaluateRequest, GenerateRequest
 from unnoise.config.studies import SearchRequest
 
@@ -35,7 +36,11 @@ def search_steps(
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="An option of drawing: sampler=heun, guidance=2."),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="An option of drawing: sampler=heun, guidance=2; or data.labels=none.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the search; the comparison takes the next.")] = _DRAWN.seed,
     features: Annotated[str, typer.Option(help="As of `evaluate`.")] = _MEASURED.features,
@@ -55,6 +60,9 @@ def search_steps(
         from unnoise.studies.search import search
         from unnoise.studies.swept import aligned
 
+        how, own = reading.settings_of_data(
+            [text for text in set_ or [] if text.startswith("data.")], cache=cache
+        )
         drawn = GenerateRequest(seed=seed, batch_size=batch_size, device=device)
         if any(text.partition("=")[0].strip() == "steps" for text in set_ or []):
             raise ValueError("--set steps: the steps are what is looked for; give --calls")
@@ -65,9 +73,15 @@ def search_steps(
             n=n,
             final=final,
             beside=tuple(beside or ()),
-            generate=with_options(drawn, set_ or []),
+            generate=with_options(drawn, [text for text in set_ or [] if not text.startswith("data.")]),
             evaluate=EvaluateRequest(
-                against=against, features=features, weights=weights, cache=cache, floor=False, device=device
+                against=against,
+                features=features,
+                weights=weights,
+                data=how,
+                **own,
+                floor=False,
+                device=device,
             ),
             preset=preset,
         )

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from unnoise.cli import reading
 from unnoise.config.requests import EvaluateRequest, GenerateRequest
 from unnoise.config.studies import POINT_SAMPLES, SweepRequest
 
@@ -32,7 +33,11 @@ def sweep(
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="An option of drawing that is the same everywhere."),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="An option of drawing that is the same everywhere; or data.labels=none.",
+        ),
     ] = None,
     also: Annotated[
         list[str] | None,
@@ -67,15 +72,21 @@ def sweep(
         from unnoise.studies.sweep_report import save_report
         from unnoise.studies.swept import aligned
 
+        how, own = reading.settings_of_data(
+            [text for text in set_ or [] if text.startswith("data.")],
+            size=size,
+            channels=channels,
+            cache=cache,
+        )
         drawn = GenerateRequest(seed=seed, batch_size=batch_size, device=device)
         request = SweepRequest(
             models=tuple(models or ()),
             grid=tuple(grid or ()),
             also=tuple(also or ()),
-            generate=with_options(drawn, set_ or []),
+            generate=with_options(drawn, [text for text in set_ or [] if not text.startswith("data.")]),
             evaluate=EvaluateRequest(
-                against=against, features=features, weights=weights, n=n, size=size, channels=channels,
-                neighbours=neighbours, bootstrap=bootstrap, floor=floor, extrapolate=False, cache=cache,
+                against=against, features=features, weights=weights, n=n,
+                neighbours=neighbours, bootstrap=bootstrap, floor=floor, extrapolate=False, data=how, **own,
                 seed=seed, device=device,
             ),
             preset=preset,

@@ -18,6 +18,10 @@ from unnoise.config.kinds import kind_of, members
 FORMAT = 1
 """Of config.yaml and of a model file's settings; a larger one was written by a newer unnoise."""
 
+DEEP = ("depth", "transformer_depth", "layers")
+DEEPEST = 1000
+"""Blocks or layers, by these names, of a network."""
+
 T = TypeVar("T")
 Assignment = str | tuple[str, Any]
 """One override: the text "a.b=c", its value read as YAML, or the pair ("a.b", value)."""
@@ -89,9 +93,22 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
     """A settings object from plain data; ValueError names the key, the value and the rule."""
     try:
         validated: T = _adapter(typing.cast(Any, cls)).validate_python(dict(values))
-        return validated
     except ValidationError as error:
         raise ValueError(_explain(cls, error, where)) from None
+    _refuse_endless(validated, f"{where}: " if where else "")
+    return validated
+
+
+def _refuse_endless(config: Any, place: str) -> None:
+    """Refuse networks that would be built for ever: a file, ours or another's, may say any number."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        parts = value if isinstance(value, tuple) else (value,)
+        if all(map(dataclasses.is_dataclass, parts)):
+            for part in parts:
+                _refuse_endless(part, f"{place}{field.name}.")
+        elif field.name in DEEP and isinstance(value, int) and value > DEEPEST:
+            raise ValueError(f"{place}{field.name} = {value}: no network is as deep; use {DEEPEST} at most")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

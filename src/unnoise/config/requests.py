@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from unnoise.config.schema import Precision
+from unnoise.config.schema import DataConfig, Precision
 
 EditKind = Literal[
     "vary", "interpolate", "invert", "inpaint", "outpaint", "colorize", "upscale", "stroke"
@@ -207,6 +207,9 @@ class EvaluateRequest:
     """Side that pictures are cropped to; None takes their own."""
     channels: int | None = None
     """1 or 3; None takes grey for pictures that are grey throughout."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """How pictures are read, of both sides; its `source`, `size`, `channels` and `cache` give way to those
+    here."""
     preset: str = ""
     """For a published .pt file among the samples: what network it is for, where that cannot be told."""
     evaluator: str = "adm"

@@ -1,10 +1,12 @@
 """A folder that `unnoise sample` or `cascade` wrote: its numbered pictures, with the classes they show."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +24,20 @@ def numbered(folder: Path) -> list[str]:
         stems = [name.removesuffix(".png") for name in (e.name for e in entries) if name.endswith(".png")]
     digits = [stem for stem in stems if stem.isascii() and stem.isdecimal()]
     return [f"{stem}.png" for stem in sorted(digits, key=lambda stem: (int(stem), stem))]
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What such a folder says of its request. ValueError when that cannot be read."""
+    record = folder / _RECORD
+    try:
+        values = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise ValueError(
+            f"{record} is no record of `unnoise sample`; restore it, or move the pictures out of its folder"
+        )
+    return values
 
 
 def open_sampled(folder: Path, names: list[str], *, labelled: bool = True) -> Source:

@@ -54,13 +54,17 @@ def collect(
     mine = distributed.share(len(shards)) if together else range(len(shards))
     count = sum(len(shards.ids(k)) for k in mine)
     moments: dict[str, Moments] = {}
+    widths: dict[str, int] = {}
     flat, done = True, 0
     with distributed.agreeing() if together else contextlib.nullcontext():
         for k in mine:
             shard = shards.read(k)
-            if shard is None:
+            if shard is None or (widths and widths != _widths(shard)):
                 shard = _compute(pictures, network, shards.ids(k), batch_size)
                 shards.write(k, shard)
+            widths = widths or _widths(shard)
+            if widths != _widths(shard):
+                raise ValueError(f"{shards.folder} holds features of another network too; delete it")
             flat = bool(shard.pop("flat")) and flat
             for name in _distance_columns(shard):
                 moments.setdefault(name, Moments(shard[name].shape[1])).update(shard[name])
@@ -124,8 +128,9 @@ class Shards:
         return self.folder / f"{ids.start:09d}-{ids.stop:09d}.safetensors"
 
     def read(self, k: int) -> dict[str, Tensor] | None:
-        """A shard, or None where it is missing or damaged."""
-        return kept(self.path(k))
+        """A shard, or None where it is missing, damaged or none of these pictures'."""
+        shard = kept(self.path(k))
+        return shard if shard is not None and _whole_shard(shard, len(self.ids(k))) else None
 
     def write(self, k: int, shard: dict[str, Tensor]) -> None:
         """Keep a shard."""
@@ -159,6 +164,22 @@ class Shards:
                 f"{self.path(k)}, features of {name}, cannot be read ({error}); start the command again, and "
                 "let all processes see one --cache folder"
             ) from error
+
+
+def _whole_shard(shard: Mapping[str, Tensor], n: int) -> bool:
+    """Whether a shard holds finite features of n pictures."""
+    columns = {f.name: shard[f.name] for f in fields(Features) if f.name in shard}
+    return (
+        shard.keys() - columns.keys() == {"flat"}
+        and shard["flat"].shape == ()
+        and "pool" in columns
+        and all(x.ndim == 2 and len(x) == n and x.is_floating_point() for x in columns.values())
+        and all(bool(torch.isfinite(x).all()) for x in columns.values())
+    )
+
+
+def _widths(shard: Mapping[str, Tensor]) -> dict[str, int]:
+    return {name: column.shape[1] for name, column in shard.items() if name != "flat"}
 
 
 def _compute(pictures: Pictures, network: FeatureNetwork, ids: range, batch_size: int) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from unnoise.metrics.collect import Collected, collect
 from unnoise.metrics.extractors import open_features
 from unnoise.metrics.features import ADM, EVALUATORS, FeatureNetwork, Names
 from unnoise.metrics.measures import Side, measure
-from unnoise.metrics.paired import check_pairs, paired_metrics
+from unnoise.metrics.paired import check_pairs, open_lpips, paired_metrics
 from unnoise.metrics.protocol import protocol_of, warnings_of
 from unnoise.metrics.reference import Reference, is_reference, read_reference
 from unnoise.metrics.result import Evaluation
@@ -56,9 +56,8 @@ def _evaluate(request: EvaluateRequest, together: bool, on_progress: Stage) -> E
     if samples.n < 2:
         raise ValueError(f"{request.samples} has one picture; evaluation needs at least 2")
     network = choose_network(request, device, warnings, channels=samples.shape[2])
+    lpips = open_lpips(request, warnings) if request.paired else (None, "")
     real = open_side(request, network, samples, together=together, on_progress=on_progress)
-    if request.paired:
-        check_pairs(request, samples, real.pictures)
     fake = collect(
         samples,
         network,
@@ -72,7 +71,7 @@ def _evaluate(request: EvaluateRequest, together: bool, on_progress: Stage) -> E
     names = Names(network.name, request.evaluator, request.paired)
     metrics, nearest = measure(request, names, real, fake)
     if request.paired and real.pictures is not None:
-        metrics += paired_metrics(request, samples, real.pictures, warnings)
+        metrics += paired_metrics(request, samples, real.pictures, lpips)
     warnings += warnings_of(names, samples, real, fake)
     protocol = protocol_of(request, samples, real, network, device, time.monotonic() - began)
     return Evaluation(
@@ -83,6 +82,17 @@ def _evaluate(request: EvaluateRequest, together: bool, on_progress: Stage) -> E
         warnings=tuple(warnings),
         nearest=nearest,
     )
+
+
+MOST = 10_000_000
+"""Pictures, whose features are held in memory in the end."""
+MOST_REPLICATES = 100_000
+
+
+def check_most(name: str, value: int, most: int = MOST) -> None:
+    """Refuse a count that would run for ever, or out of memory in the end."""
+    if value > most:
+        raise ValueError(f"{name}={value:,} is more than can be measured; use {most:,} at most")
 
 
 def check_numbers(request: EvaluateRequest) -> None:
@@ -102,10 +112,16 @@ def check_numbers(request: EvaluateRequest) -> None:
         raise ValueError(f"half is the distances of ADM's evaluator; leave it out with {request.evaluator}")
     if request.consistency is not None and not request.paired:
         raise ValueError("consistency compares enlarged pictures with their own; add --paired")
+    if request.lpips and not request.paired:
+        raise ValueError(f"lpips={request.lpips} compares pairs; add --paired, or leave it out")
+    if request.weights and request.features.startswith("hf:"):
+        raise ValueError(f"weights={request.weights} means nothing to {request.features}; leave it out")
     for name in ("n", "neighbours"):
         value = getattr(request, name)
         if value is not None and value < 2:
             raise ValueError(f"{name}={value} is less than 2; a distribution needs more pictures")
+        check_most(name, value or 0)
+    check_most("bootstrap", request.bootstrap, MOST_REPLICATES)
 
 
 def choose_network(
@@ -147,6 +163,8 @@ def open_side(
         _same_channels(samples.shape[2], pictures.shape[2], request.against)
     elif "shape" in reference.facts:
         _same_channels(samples.shape[2], reference.facts["shape"][2], request.against)
+    if request.paired:
+        check_pairs(request, samples, pictures)
     found: Collected | None = None
     if pictures is not None:
         if pictures.n < 2:

@@ -30,10 +30,12 @@ def check_pairs(request: EvaluateRequest, samples: Pictures, real: Pictures | No
 
 
 def paired_metrics(
-    request: EvaluateRequest, samples: Pictures, real: Pictures, warnings: list[str]
+    request: EvaluateRequest, samples: Pictures, real: Pictures, opened: tuple[Lpips | None, str]
 ) -> list[Metric]:
-    """PSNR, SSIM, LPIPS where its weights are, and consistency: means over the pairs with their intervals."""
-    network, label = _network(request, warnings)
+    """PSNR, SSIM, LPIPS with the network that was opened, and consistency: means over the pairs with their
+    intervals.
+    """
+    network, label = opened
     found: dict[str, list[Tensor]] = {}
     for begin in range(0, samples.n, request.batch_size):
         ids = range(begin, min(begin + request.batch_size, samples.n))
@@ -66,7 +68,8 @@ def paired_metrics(
     return out
 
 
-def _network(request: EvaluateRequest, warnings: list[str]) -> tuple[Lpips | None, str]:
+def open_lpips(request: EvaluateRequest, warnings: list[str]) -> tuple[Lpips | None, str]:
+    """The network of LPIPS and what it is called; None, and a warning, where its weights are not here."""
     try:
         path = store.find(store.LPIPS_SHIFT_TOLERANT, request.lpips or None)
     except ValueError as error:

@@ -5,6 +5,8 @@ OpenAI's own files are read as they are. Ours add which network made them, which
 """
 
 import zipfile
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any
@@ -12,11 +14,13 @@ from typing import IO, Any
 import numpy as np
 import torch
 from numpy.lib import format as npy
+from torch import Tensor
 
 from unnoise.images import written_aside
 from unnoise.metrics.features import PUBLISHED_INCEPTION, FeatureNetwork, Features, Table
 from unnoise.metrics.sources import Pictures
 from unnoise.metrics.statistics import Gaussian
+from unnoise.outputs import check_file
 
 ARRAYS = ("mu", "sigma", "mu_s", "sigma_s")
 PICTURES = 10_000
@@ -42,12 +46,25 @@ def is_reference(spec: str) -> bool:
     path = Path(spec)
     if path.suffix != ".npz" or not path.is_file():
         return False
+    return {"mu.npy", "sigma.npy"} <= _names(path)
+
+
+def _names(path: Path) -> set[str]:
     try:
         with zipfile.ZipFile(path) as file:
-            names = set(file.namelist())
-    except zipfile.BadZipFile as error:
+            return set(file.namelist())
+    except (zipfile.BadZipFile, OSError) as error:
         raise ValueError(f"{path} is damaged ({error}); make it again") from error
-    return {"mu.npy", "sigma.npy"} <= names
+
+
+def check_place(path: Path) -> None:
+    """ValueError unless a reference can be written to `path`, where one of ours is replaced and nothing
+    else.
+    """
+    check_file(path, "reference")
+    ours = {"mu.npy", "network.npy"}
+    if path.exists() and not (zipfile.is_zipfile(path) and ours <= _names(path)):
+        raise ValueError(f"{path} is there and no reference of `unnoise reference`; name another file")
 
 
 def read_reference(spec: str, network: FeatureNetwork) -> Reference:
@@ -57,9 +74,11 @@ def read_reference(spec: str, network: FeatureNetwork) -> Reference:
         with np.load(path, allow_pickle=False) as file:
             content = {key: file[key] for key in file.files if key != "arr_0"}
             has_pictures = "arr_0" in file.files
-    except ValueError as error:
-        raise ValueError(f"{path} holds pickled objects, which may run code; save plain arrays") from error
-    except (zipfile.BadZipFile, OSError, EOFError, KeyError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError, SyntaxError) as error:
+        if "pickle" in str(error):
+            raise ValueError(
+                f"{path} holds pickled objects, which may run code; save plain arrays"
+            ) from error
         raise ValueError(f"{path} is damaged ({error}); make it again") from error
     made_with = str(content.get("network", PUBLISHED_INCEPTION))
     made_hash = str(content.get("weights_hash", ""))
@@ -71,19 +90,20 @@ def read_reference(spec: str, network: FeatureNetwork) -> Reference:
         )
     frechet = _gaussian(content, "mu", "sigma", path)
     spatial = _gaussian(content, "mu_s", "sigma_s", path) if {"mu_s", "sigma_s"} <= content.keys() else None
-    stored = {
-        f.name: torch.from_numpy(np.ascontiguousarray(content[f"features_{f.name}"], np.float32))
-        for f in fields(Features)
-        if f"features_{f.name}" in content
-    }
-    n = int(content.get("n", 0))
+    names = [f.name for f in fields(Features) if f"features_{f.name}" in content]
+    stored = {name: _floats(content, f"features_{name}", path, 2).float() for name in names}
+    if len({len(features) for features in stored.values()}) > 1:
+        raise ValueError(
+            f"{path}: features_{' and features_'.join(names)} are of different numbers of pictures"
+        )
+    (n,), shape = _whole(content, "n", path, (0,)), _whole(content, "shape", path, ())
     facts: dict[str, Any] = {
         "kind": "reference",
         "pictures": n or None,
         "source": str(content.get("source", "")) or None,
     }
-    if "shape" in content:
-        facts["shape"] = [int(v) for v in content["shape"]]
+    if shape:
+        facts["shape"] = shape
     return Reference(
         name=spec,
         frechet=Gaussian(frechet.mean, frechet.covariance, n),
@@ -95,16 +115,37 @@ def read_reference(spec: str, network: FeatureNetwork) -> Reference:
 
 
 def _gaussian(content: dict[str, np.ndarray], mean: str, covariance: str, path: Path) -> Gaussian:
-    arrays = []
-    for key in (mean, covariance):
-        array = content[key]
-        if array.dtype.kind != "f":
-            raise ValueError(f"{path}: {key} is {array.dtype}; expected floating-point numbers")
-        arrays.append(torch.from_numpy(array.astype(np.float64)))
+    centre, spread = _floats(content, mean, path, 1), _floats(content, covariance, path, 2)
     try:
-        return Gaussian(arrays[0], arrays[1])
+        found = Gaussian(centre, spread)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    if not bool((spread.diagonal() >= 0).all()) or not torch.allclose(spread, spread.T, rtol=1e-3):
+        raise ValueError(f"{path}: {covariance} is no covariance; make the reference again")
+    return found
+
+
+def _floats(content: Mapping[str, np.ndarray], key: str, path: Path, dims: int) -> Tensor:
+    """An array of finite floating-point numbers, float64."""
+    array = content[key]
+    if array.dtype.kind != "f" or array.ndim != dims or 0 in array.shape:
+        raise ValueError(
+            f"{path}: {key} is {array.dtype} of shape {array.shape}; expected floating-point numbers in "
+            f"{dims} dimension{'s' if dims > 1 else ''}; make the reference again"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(f"{path}: {key} holds NaN or infinite numbers; make the reference again")
+    return torch.from_numpy(np.ascontiguousarray(array, np.float64))
+
+
+def _whole(content: Mapping[str, np.ndarray], key: str, path: Path, default: tuple[int, ...]) -> list[int]:
+    """The whole numbers of an array: one for n, three for shape."""
+    if key not in content:
+        return list(default)
+    array = content[key]
+    if array.dtype.kind not in "iu" or array.shape != ((3,) if key == "shape" else ()):
+        raise ValueError(f"{path}: {key} is {array.dtype} of shape {array.shape}; make the reference again")
+    return [int(value) for value in array.reshape(-1)]
 
 
 def write_reference(

@@ -3,10 +3,11 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from unnoise.config.load import from_dict
 from unnoise.modelfile import write_atomically
 
 FORMAT = 1
@@ -92,17 +93,34 @@ def read_evaluation(path: Path) -> Evaluation:
     """An evaluation from its JSON. ValueError when the file is something else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("unnoise_evaluation") > FORMAT:
-            raise ValueError(f"{path} was written by a newer unnoise; update this one")
-        metrics = tuple(
-            Metric(**{**m, "interval": tuple(m["interval"]) if m["interval"] else None})
-            for m in content.pop("metrics")
-        )
-        return Evaluation(metrics=metrics, **{**content, "warnings": tuple(content["warnings"])})
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}); name an evaluation's JSON") from error
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no evaluation; name a JSON that `unnoise evaluate` wrote") from error
+    except (ValueError, RecursionError):
+        content = None
+    version = content.pop("unnoise_evaluation", None) if isinstance(content, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        raise ValueError(f"{path} was written by a newer unnoise; update this one")
+    if version != FORMAT:
+        raise ValueError(f"{path} is no evaluation; name a JSON that `unnoise evaluate` wrote")
+    try:
+        metrics, endless = _without_nulls(content.get("metrics"))
+        found = from_dict(Evaluation, {**content, "metrics": metrics})
+    except ValueError as error:
+        raise ValueError(f"{path} is no whole evaluation ({error}); measure again") from None
+    values = zip(found.metrics, endless, strict=True)
+    return replace(found, metrics=tuple(replace(m, value=math.inf) if null else m for m, null in values))
+
+
+def _without_nulls(metrics: Any) -> tuple[Any, list[bool]]:
+    """Metrics without the nulls that `to_json` writes for infinite numbers, and whose values these are."""
+    if not isinstance(metrics, list) or not all(isinstance(m, dict) for m in metrics):
+        return metrics, []
+    endless = ["value" in m and m["value"] is None for m in metrics]
+    plain = [{**m, "value": 0.0} if null else dict(m) for m, null in zip(metrics, endless, strict=True)]
+    for m in plain:
+        if isinstance(m.get("interval"), list) and None in m["interval"]:
+            m["interval"] = None
+    return plain, endless
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +155,7 @@ class Comparison:
                 "unknown": "no interval to judge by",
             }[d.better]
             margin = "" if d.error is None else f" +- {number(d.error)}"
-            change = d.second - d.first
+            change = d.second - d.first if d.second != d.first else 0.0  # of infinite ones too
             out.append(
                 f"{d.name}: {number(d.first)} -> {number(d.second)} ({change:+.3g}{margin}): {verdict}"
             )

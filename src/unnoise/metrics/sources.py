@@ -19,8 +19,8 @@ from torch import Tensor
 from unnoise import examples
 from unnoise.config.load import to_dict
 from unnoise.config.requests import EvaluateRequest, GenerateRequest
-from unnoise.config.schema import DataConfig
 from unnoise.data import open_data
+from unnoise.data.sampled import numbered, read_record
 from unnoise.distributed import choose_device
 from unnoise.drawing import load
 from unnoise.generate import generate
@@ -57,43 +57,63 @@ class Pictures:
 def open_pictures(spec: str, request: EvaluateRequest, *, n: int | None = None) -> Pictures:
     """The pictures that `spec` names, the first `n` of them; ValueError when it names none."""
     path = Path(spec)
-    if path.suffix in MODEL_FILES or _is_model_folder(path) or _ships(path):
+    if draws(spec):
         return _model_pictures(path, request, n)
-    if (path / "request.json").is_file() and request.size is None and request.channels is None:
-        return _sampled_pictures(path, n)
+    if path.is_dir() and request.size is None and request.channels is None:
+        names = numbered(path)
+        if names:
+            return _sampled_pictures(path, names, n)
     return _data_pictures(spec, request, n)
 
 
-def _sampled_pictures(folder: Path, n: int | None) -> Pictures:
+def draws(spec: str) -> bool:
+    """Whether `spec` names a model, which pictures are drawn from."""
+    path = Path(spec)
+    return path.suffix in MODEL_FILES or _is_model_folder(path) or _ships(path)
+
+
+def _sampled_pictures(folder: Path, names: Sequence[str], n: int | None) -> Pictures:
     """The numbered pictures that `unnoise sample` wrote; the sheet and the record beside them are none."""
-    files = sorted(f for f in folder.glob("*.png") if f.stem.isdigit())
+    files = [folder / name for name in names]
     count = len(files) if n is None else n
     if not 1 <= count <= len(files):
         raise ValueError(f"n={n} does not fit {folder}, which has {len(files)} pictures; use 1..{len(files)}")
 
+    shape: tuple[int, ...] = ()
+
     def read(index: int) -> np.ndarray:
-        with Image.open(files[index]) as file:
-            pixels = np.asarray(file)
-        return pixels[..., None] if pixels.ndim == 2 else pixels
+        try:
+            with Image.open(files[index], formats=["PNG"]) as file:
+                pixels = np.atleast_3d(np.asarray(file))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f"{files[index]} is broken ({error}); draw it again") from error
+        if pixels.dtype != np.uint8 or pixels.shape != (shape or pixels.shape):
+            raise ValueError(
+                f"{files[index]} is {pixels.dtype} of shape {pixels.shape}, the first picture of the folder "
+                f"{shape}; keep other pictures apart from those that `unnoise sample` wrote"
+            )
+        return pixels
 
     shape = read(0).shape
     digest = hashlib.sha256()
     for file in files[:count]:
         facts = file.stat()
         digest.update(f"{file.name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
-    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    record = read_record(folder)
     return Pictures(
         name=str(folder),
         n=count,
         shape=(shape[0], shape[1], shape[2]),
         content=f"{folder.resolve()}-{digest.hexdigest()}",
         take=lambda indices: torch.from_numpy(np.stack([read(int(i)) for i in indices])),
-        facts={"kind": "pictures", "pictures": count, "request": request},
+        facts={"kind": "pictures", "pictures": count, "request": record},
     )
 
 
 def _data_pictures(spec: str, request: EvaluateRequest, n: int | None) -> Pictures:
-    config = DataConfig(source=spec, size=request.size, channels=request.channels, cache=request.cache)
+    config = replace(
+        request.data, source=spec, size=request.size, channels=request.channels, cache=request.cache
+    )
     data = open_data(config)
     count = len(data) if n is None else n
     if not 1 <= count <= len(data):
@@ -173,14 +193,21 @@ def _model_pictures(path: Path, request: EvaluateRequest, n: int | None) -> Pict
         "steps_taken": ready.steps,
         **how,
     }
-    labels = Counter(ready.name(k) for k in ready.ids) if ready.labels else Counter()
     return Pictures(
         name=str(path),
         n=count,
         shape=(height, width, channels),
         content=f"{weights}-{request.preset}-{json.dumps(how, sort_keys=True, default=str)}",
         take=take,
-        classes=dict(labels),
+        classes=_counts([ready.name(k) for k in ready.ids[: len(ready.labels)]], count),
         facts=facts,
         is_model=True,
     )
+
+
+def _counts(turn: Sequence[str], n: int) -> dict[str, int]:
+    """How many of n pictures are of each class, where they take these in turn."""
+    found: Counter[str] = Counter()
+    for k, name in enumerate(turn):
+        found[name] += n // len(turn) + (k < n % len(turn))
+    return dict(found)

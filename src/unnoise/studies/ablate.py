@@ -4,7 +4,7 @@
 Each variant is an ordinary run directory. Training continues where it stopped; what was measured is reused.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from unnoise.data import Dataset, open_data
 from unnoise.distributed import choose_device
 from unnoise.model import build_model
 from unnoise.modelfile import ModelInfo
+from unnoise.outputs import check_folder
 from unnoise.planning import plan
 from unnoise.presets import load_preset
 from unnoise.studies.ablated import Ablation, Measured, Row
@@ -34,6 +35,14 @@ from unnoise.train.run import checkpoints, stored_config
 
 BASELINE = "baseline"
 RUNS, POINTS = "runs", "points"
+COMMANDED = {
+    "steps": "an option of the command (--steps)",
+    "minutes": "an option of the command (--minutes)",
+    "data.source": "an option of the command (--data)",
+    "milestones": "half way",
+    "kind": "that of the base",
+}
+"""Setting -> what says it instead of the grid."""
 Show = Callable[[str, Path], AbstractContextManager[Listener]]
 """(variant, run directory) -> who listens to its training."""
 
@@ -75,6 +84,7 @@ def prepare(request: AblationRequest, *, stage: Stage = lambda *_: None) -> Prep
     opened: dict[tuple[DataConfig, int], Dataset] = {}
     if grid.variants.get(BASELINE):
         raise ValueError(f"the variant {BASELINE} changes settings; put them into `set`, for all variants")
+    _refuse_commanded(grid.set, "set: ")
     variants = []
     for name, changes in ({BASELINE: {}} | grid.variants).items():
         if Path(name).name != name or name.startswith("."):
@@ -98,12 +108,11 @@ def _variant(
     opened: dict[tuple[DataConfig, int], Dataset],
 ) -> Variant:
     """The settings of a variant, complete enough to know that they can be trained and drawn from."""
-    for key in changes:
-        if key in ("steps", "minutes", "milestones", "kind"):
-            raise ValueError(f"{key} is the same for all variants, as compute is equal; leave it out")
-    compute = ("minutes", request.minutes) if request.steps is None else ("steps", request.steps)
-    fixed: list[Assignment] = [("data.source", request.data), ("sample_every", 0), compute]
-    config = recipe(request.grid.base, [*fixed, *request.grid.set.items(), *changes.items()])
+    _refuse_commanded(changes, "")
+    first: list[Assignment] = [("sample_every", 0)]
+    last: list[Assignment] = [("data.source", request.data), ("minutes", request.minutes)]
+    last += [] if request.steps is None else [("steps", request.steps)]
+    config = recipe(request.grid.base, [*first, *request.grid.set.items(), *changes.items(), *last])
     if config.kind != "diffusion":
         raise ValueError(f"kind={config.kind} is no diffusion model; ablate a recipe of one")
     check(config, processes=1)
@@ -117,6 +126,19 @@ def _variant(
         model = build_model(complete.model, info)
     plan(model, replace(request.grid.generate, precision="float32"))
     return Variant(name, changes, config, dataset, sum(p.numel() for p in model.network.parameters()))
+
+
+def _refuse_commanded(settings: Mapping[str, Any], where: str, prefix: str = "") -> None:
+    """Refuse settings that the command gives: all variants learn from the same pictures, as long."""
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            _refuse_commanded(value, where, f"{name}.")
+        if name in COMMANDED:
+            raise ValueError(
+                f"{where}{name} is the same for all variants, as compute is equal, and {COMMANDED[name]}; "
+                "leave it out"
+            )
 
 
 def recipe(base: str, assignments: Sequence[Assignment]) -> TrainConfig:
@@ -147,8 +169,7 @@ def _refuse_twins(variants: Sequence[Variant]) -> None:
 
 def train_variants(prepared: Prepared, out: Path, show: Show) -> Iterator[tuple[Variant, TrainResult]]:
     """Train, or continue, one variant after the other; ends with the first that a signal stopped."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; name a folder for the ablation")
+    check_folder(out, "ablation")
     for variant in prepared.variants:
         run = out / RUNS / variant.name
         with show(variant.name, run) as listener:

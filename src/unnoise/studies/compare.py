@@ -14,8 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unnoise.config.requests import GenerateRequest
-from unnoise.config.studies import CompareRequest
 from unnoise.distributed import choose_device
 from unnoise.gan import GanModel
 from unnoise.generate import draw
@@ -24,9 +22,10 @@ from unnoise.metrics.result import Evaluation
 from unnoise.metrics.sources import open_pictures
 from unnoise.model import Model
 from unnoise.modelfile import write_atomically
+from unnoise.outputs import check_folder
 from unnoise.planning import plan
 from unnoise.studies.compared import Comparison, Contender, Spot
-from unnoise.studies.contenders import STAGE, Prepared, Training
+from unnoise.studies.contenders import STAGE, Prepared, Training, ways_to_draw
 from unnoise.studies.judge import Judge, judge_of_classes, judge_of_clusters, repeats
 from unnoise.studies.models import open_model
 from unnoise.studies.points import Point, Stage, Yardstick, measure_point, point_at
@@ -48,8 +47,7 @@ def train_all(prepared: Prepared, out: Path, show: Show) -> Iterator[tuple[Train
 
     ValueError when a budget is shorter than one step.
     """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; name a folder for the comparison")
+    check_folder(out, "comparison")
     for training in prepared.trainings:
         run = out / RUNS / training.name
         config = training.config
@@ -97,7 +95,7 @@ def measure_all(
         model, hashed = open_model(str(_model_file(out / RUNS / kind)), device)
         points = [
             (setting, point_at(plan(model, asked), hashed, out / POINTS))
-            for setting, asked in _requests(request, model)
+            for setting, asked in ways_to_draw(request, model)
         ]
         spots = []
         for setting, point in points:
@@ -142,25 +140,9 @@ def _model_file(run: Path) -> Path:
     return best if best.exists() else run / "model.safetensors"
 
 
-def _requests(request: CompareRequest, model: Model | GanModel) -> list[tuple[str, GenerateRequest]]:
-    """(setting, how to draw), the model as it is first."""
-    plain = replace(request.generate, n=request.evaluate.n or 2, seed=request.seed, device="auto")
-    if isinstance(model, GanModel):
-        plain = GenerateRequest(n=plain.n, seed=plain.seed, batch_size=plain.batch_size)
-        return [("", plain)] + [
-            (f"truncation={t:g}", replace(plain, truncation=t)) for t in request.truncation
-        ]
-    if model.null_label is None:
-        return [("", plain)]
-    return [("", plain)] + [(f"guidance={g:g}", replace(plain, guidance=g)) for g in request.guidance]
-
-
 def _pool(prepared: Prepared) -> Tensor:
     table = prepared.yardstick.side.table
-    if table is None:
-        raise ValueError(
-            f"{prepared.yardstick.request.against} holds statistics alone; name pictures to compare with"
-        )
+    assert table is not None, "refused when it was prepared"
     return table.load("pool")
 
 

@@ -1,12 +1,20 @@
 """What a comparison trains: a recipe for each kind of model, made to fit the same pictures and time."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from unnoise.config.load import Assignment
-from unnoise.config.resolve import data_config
+from unnoise.config.requests import GenerateRequest
+from unnoise.config.resolve import data_config, null_label, resolve
 from unnoise.config.schema import TrainConfig
 from unnoise.config.studies import CompareRequest
 from unnoise.data import Dataset, open_data
+from unnoise.gan import GanModel, build_gan
+from unnoise.model import Model, build_model
+from unnoise.modelfile import ModelInfo
+from unnoise.planning import plan
 from unnoise.studies.ablate import recipe
 from unnoise.studies.points import Stage, Yardstick, open_yardstick
 from unnoise.train.check import check
@@ -68,12 +76,15 @@ def prepare(request: CompareRequest, *, stage: Stage = lambda *_: None) -> Prepa
             check(trainings[-1].config, processes=1)
             if name != "latent":  # its first stage is not there yet
                 data_config(replace(trainings[-1].config, data=replace(data, size=dataset.size)))
+            _check_drawing(request, trainings, dataset)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
     evaluate = replace(
         request.evaluate, against=request.evaluate.against or request.data, channels=request.channels
     )
     yardstick = open_yardstick(evaluate, (dataset.channels, dataset.size, dataset.size), stage)
+    if yardstick.side.table is None:
+        raise ValueError(f"{evaluate.against} holds statistics alone; name pictures to compare with")
     return Prepared(request, dataset, tuple(trainings), yardstick)
 
 
@@ -126,6 +137,39 @@ def _config(request: CompareRequest, name: str, dataset: Dataset) -> TrainConfig
     if name == "latent":
         return recipe(request.latent, [*fixed, ("first_stage", STAGE)])
     return recipe(request.pixel, fixed)
+
+
+def ways_to_draw(request: CompareRequest, model: Model | GanModel) -> list[tuple[str, GenerateRequest]]:
+    """(setting, how to draw), the model as it is first."""
+    plain = replace(request.generate, n=request.evaluate.n or 2, seed=request.seed, device="auto")
+    if isinstance(model, GanModel):
+        plain = GenerateRequest(n=plain.n, seed=plain.seed, batch_size=plain.batch_size)
+        return [("", plain)] + [
+            (f"truncation={t:g}", replace(plain, truncation=t)) for t in request.truncation
+        ]
+    if model.null_label is None:
+        return [("", plain)]
+    return [("", plain)] + [(f"guidance={g:g}", replace(plain, guidance=g)) for g in request.guidance]
+
+
+def _check_drawing(request: CompareRequest, trainings: Sequence[Training], dataset: Dataset) -> None:
+    """Refuse what the last of the trainings makes no model for: it would be known only after it."""
+    name, config = trainings[-1].name, trainings[-1].config
+    if name == STAGE or config.model.told:  # what models are told is read when they are trained
+        return
+    size, channels = dataset.size, dataset.channels
+    if name == "latent":  # as a model of pictures like its latents
+        stage = trainings[-2].config.autoencoder
+        assert stage is not None, "it comes after its first stage"
+        size, channels = size // factor(size), stage.network.latent_channels
+    complete = resolve(config, size=size, channels=channels, classes=len(dataset.classes))
+    info = ModelInfo(classes=tuple(dataset.classes), null_label=null_label(complete))
+    with torch.device("meta"):
+        model: Model | GanModel = (
+            build_gan(complete.gan.generator, info) if complete.gan else build_model(complete.model, info)
+        )
+    for _, asked in ways_to_draw(request, model):
+        plan(model, replace(asked, precision="float32"))
 
 
 def _of_kind(name: str, config: TrainConfig) -> TrainConfig:

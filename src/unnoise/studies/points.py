@@ -31,8 +31,10 @@ from unnoise.store import identity
 SAMPLES, EVALUATION = "samples", "evaluation.json"
 KEY = "study"
 """Entry of a stored evaluation's protocol: what it was measured of, and how."""
-HOW_ONLY = ("samples", "generate", "cache", "batch_size", "block", "device", "floor")
-"""Fields of an EvaluateRequest that change no number of a point, or are kept apart."""
+HOW_ONLY = ("samples", "generate", "data", "cache", "batch_size", "block", "device", "floor")
+"""Fields of an EvaluateRequest that change no number of a point, or are kept apart. (`data` changes the
+reference's content.)
+"""
 Stage = Callable[[str, int, int], None]
 """(what, done, total)."""
 

@@ -25,11 +25,13 @@ from unnoise.diffusion.walk import run
 from unnoise.distributed import choose_device
 from unnoise.gan import GanModel
 from unnoise.generate import draw
+from unnoise.metrics.evaluate import check_most
 from unnoise.metrics.features import Names
 from unnoise.metrics.frechet import frechet_distance
 from unnoise.metrics.intervals import Z, frechet_difference_error, frechet_error
 from unnoise.metrics.statistics import Moments
 from unnoise.model import Model
+from unnoise.outputs import check_folder
 from unnoise.planning import Plan, plan
 from unnoise.store import identity
 from unnoise.studies.models import open_model
@@ -182,6 +184,8 @@ def budget(request: SearchRequest, model: Model) -> tuple[Counts, Counts]:
         model.schedule.steps,
         request.sections,
     )
+    if parts > training:
+        raise ValueError(f"{training} training steps do not divide among {parts} sections; use fewer")
     caps = tuple(training // parts + (k < training % parts) for k in range(parts))
     start = equal(steps, parts)
     if min(start) < 1 or any(count > cap for count, cap in zip(start, caps, strict=True)):
@@ -205,8 +209,7 @@ def search(
     ValueError, before anything is drawn, for what cannot work.
     """
     check_numbers(request)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; name a folder for the search")
+    check_folder(out, "search")
     model, weights = open_model(request.model, str(choose_device(request.generate.device)), request.preset)
     if isinstance(model, GanModel):
         raise ValueError(f"{request.model} is a GAN, which draws in one step: there are none to look for")
@@ -246,6 +249,8 @@ def check_numbers(request: SearchRequest) -> None:
     for name, least in (("calls", 1), ("sections", 2), ("n", 8), ("final", 8)):
         if getattr(request, name) < least:
             raise ValueError(f"{name}={getattr(request, name)} is less than {least}; use {least} or more")
+    for name in ("n", "final"):
+        check_most(name, getattr(request, name))
     if request.evaluate.bootstrap < 2:
         raise ValueError("bootstrap: the comparison needs its intervals; use 2 replicates or more")
 

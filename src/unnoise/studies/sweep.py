@@ -2,6 +2,7 @@
 reference (Dhariwal & Nichol 2021, Figures 4 and 5; arXiv 2105.05233).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +12,11 @@ from unnoise.config.requests import EvaluateRequest
 from unnoise.config.studies import SweepRequest
 from unnoise.distributed import choose_device
 from unnoise.gan import GanModel
-from unnoise.metrics.evaluate import evaluate
+from unnoise.metrics.evaluate import check_most, evaluate
 from unnoise.metrics.result import COMPARED, Evaluation, read_evaluation
 from unnoise.metrics.sources import open_pictures
 from unnoise.model import Model
+from unnoise.outputs import check_folder
 from unnoise.planning import plan
 from unnoise.studies.grid import MODEL, Axis, Cell, cells, read_axes
 from unnoise.studies.models import open_model
@@ -22,6 +24,8 @@ from unnoise.studies.points import Stage, Yardstick, measure_point, open_yardsti
 from unnoise.studies.swept import Sweep, Swept, summary
 
 POINTS = "points"
+MOST_POINTS = 10_000
+"""Of a grid, all of which are planned before the first is drawn."""
 Shape = tuple[int, int, int]
 Say = Callable[[str], None]
 
@@ -44,14 +48,14 @@ def sweep(
     ValueError, before anything is drawn, for a grid, a model, a reference or others' samples that cannot
     work. `stage` is told of progress, `say` of every point that is done.
     """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; name a folder for the sweep")
+    check_folder(out, "sweep")
     if not request.evaluate.against:
         raise ValueError("--against is missing; name the real pictures or a reference file")
     models, axes = _axes(request)
     n = request.evaluate.n
     if n is None or n < 2:
         raise ValueError(f"n={n} pictures a point are not enough; use 2 or more")
+    check_most("n", n)
     base = replace(request.generate, n=n, device="auto")
     grid = list(cells(models.texts, axes, base))
     device = str(choose_device(request.generate.device))
@@ -95,6 +99,9 @@ def _axes(request: SweepRequest) -> tuple[Axis, tuple[Axis, ...]]:
     if len(set(models.texts)) < len(models.texts):
         raise ValueError(f"a model is named twice ({', '.join(models.texts)}); name each once")
     rest = tuple(axis for axis in axes if axis.name != MODEL)
+    points = math.prod(len(axis.texts) for axis in (models, *rest))
+    if points > MOST_POINTS:
+        raise ValueError(f"the grid has {points:,} points; name fewer values, for {MOST_POINTS:,} at most")
     if not rest and len(models.texts) == 1 and not request.also:
         raise ValueError("the grid is empty; add --grid option=value,value, such as --grid guidance=1,2,4")
     return models, rest

@@ -85,6 +85,8 @@ def read_content(path: Path) -> Any:
     archive = zipfile.is_zipfile(path)
     if not archive and _starts_like_zip(path):
         raise ValueError(f"{path} is cut short or damaged; download or copy it again")
+    if archive and not _holds_weights(path):
+        raise ValueError(f"{path} is a zip without torch's weights; unpack it, or name another file")
     # Names that may stand in the file, each for a class that does nothing.
     inert = torch.serialization.safe_globals([(Inert, name) for name in LIGHTNING])
     try:
@@ -97,6 +99,14 @@ def read_content(path: Path) -> Any:
         raise ValueError(f"{path} {_why_unread(str(error))}") from None
     except Exception:  # damage shows in many ways: every one is the same to the user
         raise ValueError(f"{path} is cut short or damaged; download or copy it again") from None
+
+
+def _holds_weights(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as file:
+            return any(name.endswith("/data.pkl") for name in file.namelist())
+    except zipfile.BadZipFile:  # torch says what is wrong
+        return True
 
 
 def _starts_like_zip(path: Path) -> bool:
