@@ -75,7 +75,10 @@ def test_wrong_override_names_the_way_out(assignment, expected):
         ({"ema": {"rates": 0.9}}, "ema.rates = 0.9: use a list"),
         ({"model": {"told": [{"what": "text"}]}}, "model.told[0].encoder is missing"),
         ({"model": {"told": [{"what": "text", "encoder": {"widht": 3}}]}}, 'did you mean "width"'),
-        ({"model": {"told": [{"what": "map", "encoder": {}, "waht": 1}]}}, "unknown setting model.told[0].waht"),
+        (
+            {"model": {"told": [{"what": "map", "encoder": {}, "waht": 1}]}},
+            "unknown setting model.told[0].waht",
+        ),
     ],
 )
 def test_wrong_values_are_refused(values, expected):

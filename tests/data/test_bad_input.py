@@ -410,7 +410,9 @@ def test_members_that_no_longer_unpack(tmp_path: Path, make: Make) -> None:
 
 @pytest.mark.parametrize("order", [b"{", b"3", b"null", b'{"a": 1}', b"[[]]", b"\xff\xfe", b"[" * 100_000])
 def test_class_orders_that_are_none(tmp_path: Path, make: Make, order: bytes) -> None:
-    refused("classes.json is no list of names", packed(make, tmp_path / "x.zip", (".unnoise-classes.json", order)))
+    refused(
+        "classes.json is no list of names", packed(make, tmp_path / "x.zip", (".unnoise-classes.json", order))
+    )
 
 
 def npy(values: np.ndarray) -> bytes:

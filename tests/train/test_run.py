@@ -18,7 +18,6 @@ from unnoise.train import checkpoint, start, train
 from unnoise.train.diffusion import DiffusionJob
 from unnoise.train.events import Measured, Note, Sampled, Saved, Started, StepDone
 
-
 MAP = {"what": "map", "encoder": {"kind": "spatial"}}
 
 
@@ -393,7 +392,10 @@ def test_a_network_that_cannot_be_built_is_refused_before_the_pictures_are_read(
         ({"kind": "classifier", "classifier": {"validation": "gone"}}, "gone does not exist"),
         ({"kind": "autoencoder", "autoencoder": {"perceptual": "vgg.pt"}}, "perceptual=vgg.pt is no file"),
         ({"evaluate": {"every": 1, "features": "incepton"}}, "evaluate: features='incepton' is no feature"),
-        ({"evaluate": {"every": 1}, "model": {"low_res": 4}}, "evaluate.every=1 measures models that draw al"),
+        (
+            {"evaluate": {"every": 1}, "model": {"low_res": 4}},
+            "evaluate.every=1 measures models that draw al",
+        ),
         ({"classifier": {}}, "classifier is set, but kind=diffusion trains none"),
     ],
 )

@@ -50,7 +50,9 @@ class Beside:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the boxes and maps."""
-        digest = hashlib.sha256(Path(self.config.boxes).expanduser().read_bytes() if self.config.boxes else b"")
+        digest = hashlib.sha256(
+            Path(self.config.boxes).expanduser().read_bytes() if self.config.boxes else b""
+        )
         for path in self.maps:
             digest.update(path.read_bytes())
         return digest.hexdigest()[:16]

@@ -59,7 +59,9 @@ def read_layout(path: Path, names: Sequence[str]) -> Layout:
     for key, picture in pictures.items():
         name = str(picture.get("file_name"))
         if name in ids:
-            raise ValueError(f"{path}: picture {name} is listed twice, as {ids[name]} and {key}; list it once")
+            raise ValueError(
+                f"{path}: picture {name} is listed twice, as {ids[name]} and {key}; list it once"
+            )
         ids[name] = key
     missing = [name for name in names if name not in ids]
     if missing:
