@@ -141,8 +141,8 @@ def make_schedule(config: ModelConfig | NoisyClassifierConfig) -> NoiseSchedule:
     if not last.isfinite():
         raise ValueError(
             f"schedule.steps={s.steps}: the last step of the {s.name} schedule leaves nothing of the picture "
-            f"(alpha_bar={schedule.alpha_bar[-1]:.3g}), and a model would draw none; use a milder one, such as "
-            "1000 steps with its own betas"
+            f"(alpha_bar={schedule.alpha_bar[-1]:.3g}), and a model would draw none; use a milder one, such "
+            "as 1000 steps with its own betas"
         )
     return schedule
 

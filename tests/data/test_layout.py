@@ -16,7 +16,6 @@ from unnoise.data.layout import LayoutTokens, mirrored, read_layout, through
 from unnoise.data.maps import cut_map, find_maps, one_hot, read_map
 from unnoise.data.split import part
 
-
 A_PNG = {"id": 7, "file_name": "a.png", "width": 60, "height": 40}
 
 

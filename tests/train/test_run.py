@@ -18,7 +18,6 @@ from unnoise.train import checkpoint, start, train
 from unnoise.train.diffusion import DiffusionJob
 from unnoise.train.events import Measured, Note, Sampled, Saved, Started, StepDone
 
-
 MAP = {"what": "map", "encoder": {"kind": "spatial"}}
 
 

@@ -293,7 +293,8 @@ def _explain(cls: Any, error: ValidationError, where: str) -> str:
 
 def _place(cls: Any, steps: Iterable[int | str]) -> tuple[Any, list[str]]:
     """The class that holds what is at the end of the steps, and their names: a kind on the way is no name."""
-    owner, here, place = cls, cls, []
+    owner, here = cls, cls
+    place: list[str] = []
     for step in steps:
         if choices := members(here):
             here = choices[str(step)]

@@ -217,9 +217,8 @@ def _metadata(
                     absent.append(picture)
     notes = []
     if absent:
-        notes.append(
-            f"metadata: {len(absent):,} lines name pictures that are not there (first: {printable(absent[0])})"
-        )
+        first = printable(absent[0])
+        notes.append(f"metadata: {len(absent):,} lines name pictures that are not there (first: {first})")
     return entries, notes
 
 

@@ -12,7 +12,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-
 MOST = 10**6
 """Steps of a process."""
 

@@ -144,7 +144,7 @@ def check_outside(config: TrainConfig) -> None:
 
 
 def _check_beside(config: TrainConfig) -> None:
-    """Refuse boxes and maps that the model is not told, and a model that is told them where none are named."""
+    """Refuse boxes and maps that the model is not told, and the lack of those that it is told."""
     data = config.data
     for name, what in (("boxes", "layout"), ("maps", "map")):
         value = getattr(data, name)
@@ -156,13 +156,13 @@ def _check_beside(config: TrainConfig) -> None:
             )
         if places and not value:
             raise ValueError(
-                f"model.told[{places[0]}] tells the model {NEEDS[what]}, and the data have none; name them with "
-                f"data.{name}"
+                f"model.told[{places[0]}] tells the model {NEEDS[what]}, and the data have none; name them "
+                f"with data.{name}"
             )
     if data.maps and not 1 <= (data.map_classes or 0) <= 256:
         raise ValueError(
-            f"data.map_classes={data.map_classes}: say how many classes the maps have, 1 to 256, the levels of "
-            "a PNG"
+            f"data.map_classes={data.map_classes}: say how many classes the maps have, 1 to 256, the levels "
+            "of a PNG"
         )
     if data.map_classes is not None and not data.maps:
         raise ValueError(f"data.map_classes={data.map_classes} means nothing without data.maps; leave it out")
