@@ -276,3 +276,9 @@ def test_sketches_change_nothing(noise):
     found = precision_recall(real=real, fake=fake)
     assert found.precision == pytest.approx(float((both <= rr[:, None]).any(0).double().mean()), abs=2 / 1100)
     assert found.recall == pytest.approx(float((both <= rf[None]).any(1).double().mean()), abs=2 / 1100)
+
+
+def test_replicates_of_one_picture_alone_are_passed_over():
+    """Of three pictures, one replicate in nine draws one alone, and no pair."""
+    real, fake = (torch.randn(n, 3, generator=torch.Generator().manual_seed(n)) for n in (9, 3))
+    assert 0 < kernel_error(real=real, fake=fake, replicates=50) < 100

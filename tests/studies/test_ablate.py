@@ -150,7 +150,7 @@ def variants(text):
         (GRID.replace("{seed: 3}", "{steps: 9}"), ["--steps", 4], "set: steps is the same for all variants"),
         (GRID.replace("{seed: 3}", "{minutes: 9}"), ["--steps", 4], "set: minutes is the same"),
         (GRID.replace("{seed: 3}", "{data.source: x}"), ["--steps", 4], "(--data); leave it out"),
-        (GRID.replace("heads: 2", "depth: 1000000000000"), ["--steps", 4], "no network is as deep; use 1000"),
+        (GRID.replace("heads: 2", "depth: 1000000000000"), ["--steps", 4], "no network is so large"),
         (GRID, ["--steps", 4, "--out", "real.npz"], "real.npz is a file"),
         (variants("  a: {optimizer.lr: -1}"), ["--steps", 4], "variant a: optimizer.lr=-1"),
         (variants("  a/b: {seed: 4}"), ["--steps", 4], "cannot be the name of a folder"),

@@ -301,6 +301,8 @@ def test_convert_goes_both_ways(tmp_path: Path, capsys: pytest.CaptureFixture[st
     convert(there, back)
     assert torch.allclose(answer(load_model(back)), answer(model_of(ADM)), atol=1e-6)
     assert "is one file of ours already" in refusal(convert, ours, tmp_path / "b.safetensors")
+    (tmp_path / "text").write_text("model")
+    assert "not a whole safetensors file" in refusal(convert, tmp_path / "text", tmp_path / "b.safetensors")
     assert "exists; name a new folder" in refusal(convert, ours, there, to="diffusers")
     assert "is a file; name a folder" in refusal(convert, ours, ours / "half.safetensors", dtype="float16")
     assert "use unnoise or diffusers" in refusal(convert, ours, tmp_path / "b", to="onnx")

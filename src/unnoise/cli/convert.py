@@ -88,6 +88,7 @@ def _opened(source: Path, to: str, preset: str, *, changed: bool) -> "Stored":
     if diffusers.is_weights(file):
         return load(file, preset=preset)
     published.refuse_preset(source, preset)
+    kind = str(read_header(file).get("kind"))
     if to == "unnoise" and not changed:
         raise ValueError(
             f"{source} is one file of ours already; copy it, or use --to diffusers, --dtype float16, "
@@ -95,9 +96,9 @@ def _opened(source: Path, to: str, preset: str, *, changed: bool) -> "Stored":
         )
     openers: dict[str, Callable[[Path], Stored]] = {STAGE: load_first_stage}
     if to == "diffusers":  # `load_model` refuses what it has no network for
-        return openers.get(str(read_header(file).get("kind")), load_model)(file)
+        return openers.get(kind, load_model)(file)
     openers |= {NOISY: load_noisy_classifier, CLASSIFIER: load_classifier}
-    return openers.get(str(read_header(file).get("kind")), load)(file)
+    return openers.get(kind, load)(file)
 
 
 def _advising(found: "Stored", guidance: float) -> "Stored":

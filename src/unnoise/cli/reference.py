@@ -50,7 +50,7 @@ def reference(
     from unnoise.metrics.collect import collect
     from unnoise.metrics.evaluate import check_numbers, choose_network
     from unnoise.metrics.reference import check_place, write_reference
-    from unnoise.metrics.sources import open_pictures
+    from unnoise.metrics.sources import open_pictures, refuse_model
 
     how, own = reading.settings_of_data(set_ or [], size=size, channels=channels, cache=cache)
     values = {
@@ -60,6 +60,7 @@ def reference(
     request = from_dict(EvaluateRequest, values)
     check_numbers(request)
     check_place(out)
+    refuse_model(data)
     warnings: list[str] = []
     with stoppable(), processes(device), _meter() as stage:
         source = open_pictures(data, request)

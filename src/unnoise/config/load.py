@@ -18,9 +18,12 @@ from unnoise.config.kinds import kind_of, members
 FORMAT = 1
 """Of config.yaml and of a model file's settings; a larger one was written by a newer unnoise."""
 
-DEEP = ("depth", "transformer_depth", "layers")
-DEEPEST = 1000
-"""Blocks or layers, by these names, of a network."""
+DEEPEST, WIDEST = 1000, 2**20
+LIMITS = {
+    **dict.fromkeys(("depth", "transformer_depth", "layers"), DEEPEST),
+    **dict.fromkeys(("width", "context_width", "class_width", "latent_channels", "inner_channels"), WIDEST),
+}
+"""Setting of a network -> the most that makes one."""
 
 T = TypeVar("T")
 Assignment = str | tuple[str, Any]
@@ -107,8 +110,10 @@ def _refuse_endless(config: Any, place: str) -> None:
         if all(map(dataclasses.is_dataclass, parts)):
             for part in parts:
                 _refuse_endless(part, f"{place}{field.name}.")
-        elif field.name in DEEP and isinstance(value, int) and value > DEEPEST:
-            raise ValueError(f"{place}{field.name} = {value}: no network is as deep; use {DEEPEST} at most")
+        elif isinstance(value, int) and value > LIMITS.get(field.name, value):
+            raise ValueError(
+                f"{place}{field.name} = {value}: no network is so large; use {LIMITS[field.name]} at most"
+            )
 
 
 def to_dict(config: Any) -> dict[str, Any]:

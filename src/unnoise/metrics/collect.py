@@ -21,6 +21,7 @@ from unnoise.data.cache import home
 from unnoise.metrics.features import FeatureNetwork, Features, Table, frechet_column
 from unnoise.metrics.sources import Pictures
 from unnoise.metrics.statistics import Gaussian, Moments
+from unnoise.outputs import check_folder
 
 SHARD = 512
 Progress = Callable[[int, int], None]
@@ -60,6 +61,7 @@ def collect(
         for k in mine:
             shard = shards.read(k)
             if shard is None or (widths and widths != _widths(shard)):
+                check_folder(shards.folder, "cache (--cache)")
                 shard = _compute(pictures, network, shards.ids(k), batch_size)
                 shards.write(k, shard)
             widths = widths or _widths(shard)

@@ -18,7 +18,7 @@ from unnoise.metrics.paired import check_pairs, open_lpips, paired_metrics
 from unnoise.metrics.protocol import protocol_of, warnings_of
 from unnoise.metrics.reference import Reference, is_reference, read_reference
 from unnoise.metrics.result import Evaluation
-from unnoise.metrics.sources import Pictures, open_pictures
+from unnoise.metrics.sources import Pictures, open_pictures, refuse_model
 from unnoise.metrics.statistics import Gaussian
 
 Stage = Callable[[str, int, int], None]
@@ -103,6 +103,8 @@ def check_numbers(request: EvaluateRequest) -> None:
     for name, least in (("batch_size", 1), ("block", 16), ("bootstrap", 0)):
         if getattr(request, name) < least:
             raise ValueError(f"{name}={getattr(request, name)} is less than {least}; use {least} or more")
+    if not -(2**63) <= request.seed < 2**63 - MOST_REPLICATES:
+        raise ValueError(f"seed={request.seed} has more than 64 bits; use a smaller one")
     if request.evaluator not in EVALUATORS:
         raise ValueError(
             f"evaluator={request.evaluator} is not known; use {' or '.join(EVALUATORS)}, whose Inception "
@@ -156,6 +158,7 @@ def open_side(
     on_progress: Stage = _quiet,
 ) -> Side:
     """The reference: a file of statistics, or pictures whose features are computed or found in the cache."""
+    refuse_model(request.against)
     reference = read_reference(request.against, network) if is_reference(request.against) else None
     pictures: Pictures | None = None
     if reference is None or (reference.has_pictures and reference.table is None):

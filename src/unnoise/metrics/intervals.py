@@ -179,5 +179,7 @@ def kernel_error(*, real: Tensor, fake: Tensor, replicates: int = 100, seed: int
     values = []
     for w in _counts(len(chosen), replicates, seed).to(within.device):
         pairs = float(w.sum() ** 2 - w.square().sum())
+        if not pairs:  # of a handful of pictures, one may be all that is drawn
+            continue
         values.append(float(w @ within @ w) / pairs - 2 * float(across @ w) / float(w.sum()))
     return _spread(values) * math.sqrt(len(chosen) / len(b))

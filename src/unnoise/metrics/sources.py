@@ -72,6 +72,15 @@ def draws(spec: str) -> bool:
     return path.suffix in MODEL_FILES or _is_model_folder(path) or _ships(path)
 
 
+def refuse_model(spec: str) -> None:
+    """Refuse a model where pictures are wanted: a reference that is drawn would take hours."""
+    if draws(spec):
+        raise ValueError(
+            f"{spec} is a model, and a reference is of pictures; draw some (`unnoise sample`) and name their "
+            "folder"
+        )
+
+
 def _sampled_pictures(folder: Path, names: Sequence[str], n: int | None) -> Pictures:
     """The numbered pictures that `unnoise sample` wrote; the sheet and the record beside them are none."""
     files = [folder / name for name in names]
