@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.models import tiny_classifier, tiny_model
+from tests.models import tiny_classifier, tiny_model, tiny_upsampler
 from unnoise import generate, images, store
 from unnoise.cli import main
 from unnoise.config.requests import GenerateRequest
@@ -200,6 +200,42 @@ def test_foreign_files_are_never_overwritten(unnoise, models, tmp_path):
     (tmp_path / "request.json").write_text("[")
     code, _, complaint = unnoise("sample", models / "run", "-n", 2, *FAST, "--out", tmp_path)
     assert code == 2 and "request.json" in complaint
+
+
+@pytest.mark.parametrize("name", ["grid.png", "denoising.gif"])
+def test_nor_are_those_called_like_what_comes_beside_the_pictures(unnoise, models, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    job = ["sample", models / "run", "-n", 1, *FAST, "--no-grid", "--out", tmp_path]
+    code, _, complaint = unnoise(*job)
+    assert code == 2 and f"{tmp_path / name} is there" in complaint
+    assert names(tmp_path) == [name] and (tmp_path / name).read_text() == "mine"
+    (tmp_path / name).unlink()
+    assert unnoise(*job)[0] == 0
+    assert unnoise(*job, "--grid", "--frames")[0] == 0 and {"grid.png", "denoising.gif"} < {*names(tmp_path)}
+
+
+def test_a_folder_that_cannot_be_written_is_refused(unnoise, models, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    job = ["sample", models / "run", "-n", 1, *FAST, "--out"]
+    code, _, complaint = unnoise(*job, tmp_path / "file" / "in" / "it")
+    assert code == 2 and f"{tmp_path / 'file'} is a file" in complaint
+    code, _, complaint = unnoise(*job, tmp_path / ("long" * 100))
+    assert code == 2 and "too long" in complaint and complaint.count("\n") == 1
+    assert unnoise(*job, tmp_path / "out")[0] == 0
+    # Root may write anywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: not (mode & os.W_OK and path == tmp_path / "out"))
+    code, _, complaint = unnoise(*job, tmp_path / "out")
+    assert code == 2 and f"{tmp_path / 'out'} may not be written to" in complaint
+
+
+def test_pictures_do_not_land_among_those_that_are_enlarged(unnoise, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    Image.new("L", (4, 4)).save(small / "a.png")
+    save_model(tmp_path / "up.safetensors", tiny_upsampler())
+    job = ["sample", tmp_path / "up.safetensors", "--low-res", small, "-n", 1, *FAST, "--out", small / "big"]
+    code, _, complaint = unnoise(*job, "--label", "0")
+    assert code == 2 and "taken for pictures" in complaint and names(small) == ["a.png"]
 
 
 @pytest.mark.parametrize(
