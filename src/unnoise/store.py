@@ -4,6 +4,7 @@ One folder holds pictures of one request, whose identity is in request.json: eve
 picture k looks like and nothing else, so that a job may be stopped, continued, made longer or split anew.
 """
 
+import errno
 import functools
 import json
 import math
@@ -58,10 +59,15 @@ def claim(out: Path, identity: Mapping[str, Any], planned: Iterable[Path]) -> No
     for path in planned if there(out) else ():  # not of all that may be wanted, where nothing is there
         if path.name in there(path.parent):
             raise ValueError(f"{path} is there and not from this command; choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(identity, indent=1, ensure_ascii=False) + "\n"
-    with written_aside(record) as aside:  # names that are no UTF-8 get JSON's own escapes
-        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with written_aside(record) as aside:  # names that are no UTF-8 get JSON's own escapes
+            aside.write_text(text, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise ValueError(f"{out} cannot be written ({error.strerror}); name a folder elsewhere") from None
 
 
 def refuse_unwritable(folder: Path, instead: str) -> None:

@@ -241,6 +241,12 @@ def test_pictures_that_do_not_fit(unnoise, tmp_path):
     [
         (["vary", "M", "pictures", "--strength", "1.5"], ["strength=1.5", "0 to 1"]),
         (["vary", "M", "pictures", "--strength", "lots"], ["--strength"]),
+        (["vary", "M", "pictures", "--background", "#xyz"], ["'#xyz' is not a colour"]),
+        (["vary", "M", "pictures", "--set", "max_pixels=0"], ["max_pixels=0"]),
+        (["vary", "M", "pictures", "-n", "1000000000000"], ["n=1000000000000", "up to 10,000,000"]),
+        (["vary", "M", "pictures/a.png", "pictures/a.png"], ["named twice"]),
+        (["invert", "M", "pictures", "--corrections", "1000000000000"], ["corrections=", "up to 1,000"]),
+        (["stroke", "M", "pictures", "--repeats", "1000000000000"], ["repeats=", "up to 1,000"]),
         (["vary", "M", "nothing.png"], ["nothing.png does not exist"]),
         (["vary", "M", "text.png"], ["text.png", "not a picture"]),
         (["vary", "M", "text.png", "big.png"], ["none of 2 pictures"]),
@@ -259,6 +265,7 @@ def test_pictures_that_do_not_fit(unnoise, tmp_path):
         (["interpolate", "M", "pictures/a.png"], ["1 is given"]),
         (["interpolate", "M", "--seeds", "3"], ["1 is given"]),
         (["interpolate", "M", "--seeds", "3,x"], ["'x'"]),
+        (["interpolate", "M", "--seeds", f"3,{2**64}"], ["too large"]),
         (["interpolate", "M", "pictures/a.png", "text.png"], ["text.png", "not a picture"]),
         (["interpolate", "M", "pictures/a.png", "big.png", "--grey"], ["big.png", "20x12", "8x8"]),
         (["interpolate", "M", "tiny.safetensors", "pictures/a.png"], ["holds no inverted picture"]),
@@ -277,6 +284,7 @@ def test_refusals_write_nothing(unnoise, tmp_path, args, words):
     args = ["tiny.safetensors" if arg == "M" else arg for arg in args]
     code, said, complaint = unnoise(*args, *FAST[2:], "--out", tmp_path / "out")
     assert code == 2 and said == "" and "Traceback" not in complaint
+    assert complaint.count("\n") == 1 or "none of" in complaint
     for word in words:
         assert word in complaint
     assert not (tmp_path / "out").exists()

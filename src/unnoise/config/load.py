@@ -18,6 +18,11 @@ from unnoise.config.kinds import kind_of, members
 FORMAT = 1
 """Of config.yaml and of a model file's settings; a larger one was written by a newer unnoise."""
 
+LARGEST_SEED = 2**63 - 1
+LARGEST = {"depth": 1000, "transformer_depth": 1000, "width": 10**6, "widths": 10**6, "channel_mult": 1000}
+"""What no network has more of; a file may say anything."""
+LEVELS = 32
+
 T = TypeVar("T")
 Assignment = str | tuple[str, Any]
 """One override: the text "a.b=c", its value read as YAML, or the pair ("a.b", value)."""
@@ -65,11 +70,29 @@ def _adapter(cls: Any) -> TypeAdapter[Any]:
 
 def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
     """A settings object from plain data; ValueError names the key, the value and the rule."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where or 'the settings'}: {values!r:.40} are no settings by name; mend the file")
     try:
         validated: T = _adapter(typing.cast(Any, cls)).validate_python(dict(values))
-        return validated
     except ValidationError as error:
         raise ValueError(_explain(cls, error, where)) from None
+    _check_sizes(validated, f"{where}: " if where else "")
+    return validated
+
+
+def _check_sizes(config: Any, prefix: str) -> None:
+    """Refuse numbers, here and in settings inside, that would be found too large only after long."""
+    for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
+        name, value = field.name, getattr(config, field.name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if name == "seed" and value is not None and not 0 <= value <= LARGEST_SEED:
+            raise ValueError(f"{prefix}seed={value} is no seed; use a whole number from 0 to {LARGEST_SEED}")
+        if name in LARGEST and any(each is not None and each > LARGEST[name] for each in numbers):
+            raise ValueError(f"{prefix}{name}={value} makes no network; use up to {LARGEST[name]:,}")
+        if name in LARGEST and len(numbers) > LEVELS:
+            raise ValueError(f"{prefix}{name} has {len(numbers)} numbers, one a level; use up to {LEVELS}")
+        for each in numbers:
+            _check_sizes(each, prefix)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -55,12 +55,17 @@ SCHEDULES: dict[str, Callable[..., Tensor]] = {
 }
 
 
+MOST_STEPS = 1_000_000
+
+
 def make_betas(name: str, steps: int, *, start: float | None = None, end: float | None = None) -> Tensor:
     """Betas of the named schedule, (steps,) float64; `start` and `end` are its ends, where it has them."""
     if name not in SCHEDULES:
         raise ValueError(f"schedule={name!r} is unknown; use one of {', '.join(SCHEDULES)}")
-    if steps < 1:
-        raise ValueError(f"steps={steps} is not a number of diffusion steps; use 1 or more (1000 is usual)")
+    if not 1 <= steps <= MOST_STEPS:
+        raise ValueError(
+            f"steps={steps} is not a number of diffusion steps; use 1 to {MOST_STEPS:,} (1000 is usual)"
+        )
     if name == "cosine":
         if start is not None or end is not None:
             raise ValueError(
