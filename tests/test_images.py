@@ -149,3 +149,9 @@ def test_animation(tmp_path, suffix, channels):
 def test_animation_refuses_other_endings(tmp_path):
     with pytest.raises(ValueError, match=r"\.gif, \.webp, \.png"):
         save_animation(tmp_path / "a.avi", [np.zeros((2, 2, 1), np.uint8)])
+
+
+def test_what_cannot_be_written_is_named_as_people_named_it(tmp_path):
+    with pytest.raises(OSError) as caught:
+        save_png(tmp_path / "missing" / "a.png", np.zeros((2, 2, 1), np.uint8), {})
+    assert caught.value.filename == str(tmp_path / "missing" / "a.png")

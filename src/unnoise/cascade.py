@@ -4,6 +4,7 @@ Ho et al. 2021 (arXiv 2106.15282); Dhariwal & Nichol 2021 (arXiv 2105.05233), se
 lowest resolution alone.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,10 +19,10 @@ from unnoise.config.load import to_dict
 from unnoise.config.requests import GenerateRequest, UpsamplerOptions
 from unnoise.generate import OnStep, draw
 from unnoise.images import ImageBatch, to_images
-from unnoise.job import GRID, Job, run_job, save_grid
+from unnoise.job import GRID, Job, planned, run_job, save_grid
 from unnoise.model import Model
 from unnoise.planning import Plan, plan
-from unnoise.store import NpzFile, PngFolder, claim, identity, request_of
+from unnoise.store import RECORD, NpzFile, PngFolder, claim, identity, request_of
 
 SHARED = ("n", "first", "seed", "batch_size", "exact", "precision")
 """Fields of the first model's request that hold for the upsamplers too."""
@@ -183,12 +184,14 @@ def run_cascade(
     interrupted job left is kept.
     """
     last = plans[-1]
-    store = NpzFile(job.out, last) if job.npz else PngFolder(job.out, last, job.about)
-    distributed.on_main(lambda: claim(job.out, identity(last, job.weights), store.files()), last.device)
     stages = [p.low_res for p in plans[1:] if isinstance(p.low_res, Drawn)]
+    store = NpzFile(job.out, last) if job.npz else PngFolder(job.out, last, job.about)
     for number, stage in enumerate(stages):
+        stage.store, stage.on_step = _store(stage, job), on_step(number)
+    files = itertools.chain(planned(store, job.out), *(_planned(stage, job) for stage in stages))
+    distributed.on_main(lambda: claim(job.out, identity(last, job.weights), files), last.device)
+    for stage in stages:
         _keep(stage, job)
-        stage.on_step = on_step(number)
     written = run_job(last, job)
     if distributed.is_main():
         for stage in stages:
@@ -204,11 +207,27 @@ def _folder(stage: Drawn, job: Job) -> Path:
     return job.out / f"{height}x{width}"
 
 
-def _keep(stage: Drawn, job: Job) -> None:
-    """Give a stage its store, and tell it what that lacks."""
+def _store(stage: Drawn, job: Job) -> NpzFile | PngFolder:
     ready, out = stage.plan, _folder(stage, job)
-    about = {**job.about, "model-sha256": stage.weights}
-    store = NpzFile(out, ready) if job.npz else PngFolder(out, ready, about)
-    distributed.on_main(lambda: claim(out, identity(ready, stage.weights), store.files()), ready.device)
+    return (
+        NpzFile(out, ready)
+        if job.npz
+        else PngFolder(out, ready, {**job.about, "model-sha256": stage.weights})
+    )
+
+
+def _planned(stage: Drawn, job: Job) -> Iterator[Path]:
+    """All that is written into the folder of a stage."""
+    out = _folder(stage, job)
+    assert stage.store is not None
+    return itertools.chain((out / RECORD,), planned(stage.store, out))
+
+
+def _keep(stage: Drawn, job: Job) -> None:
+    """Make the folder of a stage its own, and tell it what that lacks."""
+    ready, store, out = stage.plan, stage.store, _folder(stage, job)
+    assert store is not None
+    claimed = identity(ready, stage.weights)
+    distributed.on_main(lambda: claim(out, claimed, planned(store, out)), ready.device)
     mine = [ready.ids[position] for position in distributed.share(ready.request.n)]
-    stage.store, stage.missing = store, set(store.missing(mine))
+    stage.missing = set(store.missing(mine))

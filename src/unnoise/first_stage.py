@@ -281,9 +281,11 @@ def load_first_stage(path: Path | str, device: str | torch.device = "cpu", *, pr
 
 def first_stage_of(header: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path) -> FirstStage:
     """The first stage that a header describes, with its weights under their own names, on the CPU."""
+    latents = header.get("latents", {}) if isinstance(header, Mapping) else None
+    if not isinstance(latents, Mapping):
+        raise ValueError(f"{path}: the settings of the first stage cannot be read; the file is damaged")
     config = from_dict(AutoencoderConfig, header.get(KIND, {}), where=str(path))
     info = from_dict(ModelInfo, header.get("info", {}), where=str(path))
-    latents = header.get("latents", {})
     found = latents.get("statistics")
     with torch.device("meta"):
         network = build_first_stage(config.network)

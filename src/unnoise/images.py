@@ -151,6 +151,10 @@ def written_aside(path: Path) -> Iterator[Path]:
     try:
         yield aside
         os.replace(aside, path)
+    except OSError as error:
+        if error.filename in (aside, str(aside)):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         aside.unlink(missing_ok=True)
 
@@ -169,7 +173,7 @@ def save_png(
         if name in request:
             info.add_text(key, str(request[name]))
     for key, text in (about or {}).items():
-        info.add_itxt(key, text)
+        info.add_itxt(key, text.encode(errors="backslashreplace").decode())  # names may be no UTF-8
     with written_aside(Path(path)) as aside:
         to_pil(pixels).save(aside, format="PNG", pnginfo=info)
 

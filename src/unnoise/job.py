@@ -1,7 +1,8 @@
 """A sampling job: draws what a folder still lacks, alone or beside other processes; grid and animation."""
 
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from unnoise.gan_planning import GanPlan
 from unnoise.generate import ImageBatch, Progress, draw
 from unnoise.images import grid, save_animation, save_png, to_pixels
 from unnoise.planning import Plan
-from unnoise.store import NpzFile, PngFolder, claim, identity
+from unnoise.store import NpzFile, PngFolder, claim, identity, refuse_among
 
 GRID = "grid.png"
 ANIMATION = "denoising.gif"
@@ -57,8 +58,10 @@ def run_job(plan: Plan | GanPlan, job: Job) -> Path:
     if job.frames and isinstance(plan, GanPlan):
         raise ValueError("frames: a GAN draws in one step, there is nothing to show between; leave it out")
     out = job.out
+    request = plan.request
+    refuse_among(out, [Path(each) for each in (request.low_res, request.given, request.given_maps) if each])
     store = NpzFile(out, plan) if job.npz else PngFolder(out, plan, job.about)
-    distributed.on_main(lambda: claim(out, identity(plan, job.weights), store.files()), plan.device)
+    distributed.on_main(lambda: claim(out, identity(plan, job.weights), planned(store, out)), plan.device)
     film = Film(plan, job.on_step) if job.frames and not (out / ANIMATION).exists() else None
     missing = _to_draw(plan, store, film)
     distributed.barrier()  # a process must not see another's first pictures as done
@@ -75,6 +78,11 @@ def run_job(plan: Plan | GanPlan, job: Job) -> Path:
     if filming:
         save_animation(out / ANIMATION, filming.frames())
     return store.finish()
+
+
+def planned(store: "NpzFile | PngFolder", out: Path) -> Iterator[Path]:
+    """All that a job may write, now or when it is continued with other options, but for its record."""
+    return itertools.chain((out / GRID, out / ANIMATION), store.files())
 
 
 def _to_draw(plan: Plan | GanPlan, store: "NpzFile | PngFolder", film: "Film | None") -> list[int]:

@@ -162,12 +162,18 @@ def build_model(
     A latent model is given its trained first stage.
     """
     check_model(config)
+    for name in ("image_size", "channels"):
+        value = getattr(config, name)
+        if not value or value < 1:
+            raise ValueError(f"model.{name}={value} makes no picture; use 1 or more")
     _check_first_stage(config, first_stage)
     info = info or ModelInfo()
     rows = config.class_rows
     named = len(info.classes) + (info.null_label is not None)
     if info.classes and rows != named:
         raise ValueError(f"model.network.classes={rows} does not fit {named} classes (null class included)")
+    if info.null_label is not None and not 0 <= info.null_label < (rows or 0):
+        raise ValueError(f"null_label={info.null_label} is none of the {rows or 0} classes of model.network")
     network = build_network(config.network)
     if config.told:
         encoders = tuple((told.what, told.encoder) for told in config.told)
@@ -247,8 +253,11 @@ def load_model(path: Path | str, device: str | torch.device = "cpu", *, preset: 
     info = from_dict(ModelInfo, header.get("info", {}), where=str(path))
     weights = read_weights(path)
     first_stage = _inner_first_stage(header, weights, path)
-    with torch.device("meta"):
-        model = build_model(config, info, first_stage)
+    try:
+        with torch.device("meta"):
+            model = build_model(config, info, first_stage)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     put_weights(model.network, weights, path)
     return model.to(device)
 
@@ -304,6 +313,11 @@ def _check_kind(header: Mapping[str, Any], path: Path) -> None:
         )
     if header["kind"] == "autoencoder":
         raise ValueError(f"{path} is a first stage (autoencoder): alone it cannot draw, only decode latents")
+    if header["kind"] != "classifier":
+        raise ValueError(
+            f"{path} says that it is a {header['kind']!r}, which this unnoise does not know; update "
+            "unnoise, or name a diffusion model"
+        )
     known = f" of {len(names)} classes ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
     raise ValueError(
         f"{path} is a {header['kind']}{known if names else ''}, not a diffusion model: it cannot draw, but "

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,7 +81,7 @@ def read_header(path: Path) -> dict[str, Any]:
         )
     try:
         header = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         raise ValueError(f"{path}: the settings inside cannot be read; the file is damaged") from None
     if not isinstance(header, dict):
         raise ValueError(f"{path}: the settings inside cannot be read; the file is damaged")
@@ -127,6 +128,8 @@ def find_model(path: Path) -> Path:
             + (f", or one that comes with unnoise: {shipped}" if shipped else "")
         )
     if not path.is_dir():
+        if not path.is_file():
+            raise ValueError(f"{path} is a device or a pipe; name a model file or a run directory")
         return path
     if (path / "model.safetensors").exists():
         return path / "model.safetensors"
@@ -137,10 +140,12 @@ def find_model(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
+    if not str(path).isascii() and os.fsencode(path) != str(path).encode(errors="replace"):
+        raise ValueError(f"{path}: safetensors opens no file whose name is not UTF-8; rename it")
     try:
         with safe_open(path, framework="pt") as file:
             yield file
     except SafetensorError as error:
         raise ValueError(
-            f"{path} is not a whole safetensors file ({error}); download or copy it again"
+            f"{path} is not a whole safetensors file ({error}); name a model file, or copy it again"
         ) from None

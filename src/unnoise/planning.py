@@ -40,6 +40,12 @@ SAMPLER_OPTIONS = ("eta", "temperature", "solver_order", "guide_at")
 TRAILING = ("dpmpp-2m", "dpmpp-3m", "unipc")
 """Samplers for which a plain count of steps is a trailing one. Even steps end with one from t = 0 to the
 picture, in log-SNR several times as long as the one before, through which these extrapolate."""
+MOST = 10_000_000
+"""Pictures of one request: lists of them are held in memory."""
+LARGEST = 2**30
+"""Pixels of a picture."""
+LAST = 2**62
+"""Index of a first picture, which data sets count in 64 bits."""
 Transform = Callable[[Denoise], Denoise]
 
 
@@ -138,7 +144,7 @@ class Plan:
         """Names of the classes that pictures take in turn; empty where small pictures bring their own."""
         if self.low_res is not None and not self.request.labels:
             return []
-        return [self.name(k) for k in range(len(self.labels))]
+        return [name for k in range(len(self.labels)) if (name := self.name(k))]
 
 
 def plan(
@@ -173,12 +179,21 @@ def plan(
     nobody = None if steering.classifier else model.null_label
     own = low_res is None or request.labels
     guided, clip = _guided(model, request, dtype, steering, shape, untold), _clip(model, request)
+    if request.labels and not (request.conditional or request.classifier):
+        raise ValueError(
+            f"label {request.labels[0]!r}: conditional=False tells the model no class, and no classifier "
+            "leads towards it; leave one of them out, or name a classifier"
+        )
+    if own and (request.conditional or nobody is None):
+        labels = _labels(classes, request.labels)
+    else:
+        labels = (nobody,) if own else labels_shown(low_res, classes, nobody)
     return Plan(
         request=request,
         model=model,
         sampler=sampler,
         schedule=schedule,
-        labels=_labels(classes, request.labels) if own else labels_shown(low_res, classes, nobody),
+        labels=labels,
         classes=classes,
         low_res=low_res,
         telling=telling,
@@ -236,6 +251,17 @@ def _check_numbers(request: GenerateRequest) -> None:
         value = getattr(request, name)
         if value < least:
             raise ValueError(f"{name}={value} is too small; use {least} or more")
+    if request.n > MOST:
+        raise ValueError(
+            f"n={request.n} is more than one command draws; use up to {MOST:,}, then go on with first"
+        )
+    if request.first > LAST:
+        raise ValueError(f"first={request.first} is too large; use up to {LAST}")
+    for text in request.prompts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"prompt {text!r} has bytes that are no UTF-8; write it in UTF-8") from None
 
 
 def _check_sampler(request: GenerateRequest) -> None:
@@ -302,6 +328,9 @@ def _drawn_shape(config: ModelConfig, request: GenerateRequest) -> tuple[int, in
             fitting = max(1, side // step) * step
             raise ValueError(f"{name}={side} is no multiple of {step}, as this model needs; use {fitting}")
         sides[number] = side // factor
+    pixels = sides[0] * sides[1] * factor**2
+    if pixels > LARGEST:
+        raise ValueError(f"height x width is {pixels:,} pixels; use sides of up to {LARGEST:,} together")
     return channels, sides[0], sides[1]
 
 

@@ -54,6 +54,16 @@ def _check(request: GenerateRequest) -> None:
             f"scale={request.scale:g} is a classifier's, and none is named; name one with classifier, or use "
             "guidance, which needs none"
         )
+    if request.guide_at != "x_t" and not request.classifier:
+        raise ValueError(
+            f"guide_at={request.guide_at} is where a classifier is asked, and none is named; name one with "
+            "classifier, or leave it out"
+        )
+    if request.weaker_scale != GenerateRequest().weaker_scale and not request.weaker:
+        raise ValueError(
+            f"weaker_scale={request.weaker_scale:g} leads away from a weaker model, and none is named; name "
+            "one with weaker, or leave it out"
+        )
     if not request.conditional and request.guidance != 1:
         raise ValueError(
             f"guidance={request.guidance:g} compares drawing with and without a class, and conditional=False "

@@ -4,6 +4,8 @@ One folder holds pictures of one request, whose identity is in request.json: eve
 picture k looks like and nothing else, so that a job may be stopped, continued, made longer or split anew.
 """
 
+import errno
+import functools
 import json
 import math
 import os
@@ -46,22 +48,48 @@ def identity(plan: Plan | GanPlan, weights: str) -> dict[str, Any]:
 
 def claim(out: Path, identity: Mapping[str, Any], planned: Iterable[Path]) -> None:
     """Make the folder one of this identity. ValueError when it holds those of another, or foreign files."""
-    blocking = next((p for p in (out, *out.parents) if p.exists() and not p.is_dir()), None)
-    if blocking:
-        raise ValueError(f"{blocking} is a file; name a folder for the pictures")
+    refuse_unwritable(out, "a folder for the pictures")
     record = out / RECORD
     if record.exists():
         changes = _changes(_read(record), identity)
         if changes:
             raise ValueError(f"{out} holds another request ({'; '.join(changes)}); choose another folder")
         return
-    there = _listing(out)
-    for path in planned if there else ():  # not of all that may be wanted, where nothing is there
-        if path.name in there:
+    there = functools.cache(_listing)
+    for path in planned if there(out) else ():  # not of all that may be wanted, where nothing is there
+        if path.name in there(path.parent):
             raise ValueError(f"{path} is there and not from this command; choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    with written_aside(record) as aside:
-        aside.write_text(json.dumps(identity, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(identity, indent=1, ensure_ascii=False) + "\n"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with written_aside(record) as aside:  # names that are no UTF-8 get JSON's own escapes
+            aside.write_text(text, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise ValueError(f"{out} cannot be written ({error.strerror}); name a folder elsewhere") from None
+
+
+def refuse_unwritable(folder: Path, instead: str) -> None:
+    """ValueError where files cannot be put in a folder, there or not yet; name `instead` is the way out."""
+    try:
+        nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be written ({error.strerror}); name {instead} elsewhere") from None
+    if not nearest.is_dir():
+        raise ValueError(f"{nearest} is a file; name {instead}")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"{nearest} may not be written to; name {instead} elsewhere")
+
+
+def refuse_among(out: Path, read: Iterable[Path]) -> None:
+    """ValueError where a folder for results lies in one of those that are read."""
+    for path in read:
+        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+            raise ValueError(
+                f"{out} lies in {path}, where results would be taken for pictures the next time; choose a "
+                "folder elsewhere"
+            )
 
 
 def _listing(folder: Path) -> set[str]:
@@ -72,7 +100,7 @@ def _listing(folder: Path) -> set[str]:
 def _read(record: Path) -> dict[str, Any]:
     try:
         values = json.loads(record.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, OSError, RecursionError):
         values = None
     if not isinstance(values, dict):
         raise ValueError(f"{record} cannot be read; choose another folder, or delete this one")
@@ -129,9 +157,9 @@ class PngFolder:
         """Where picture k goes."""
         return self.out / f"{k:06d}.png"
 
-    def files(self) -> list[Path]:
+    def files(self) -> Iterator[Path]:
         """All that the job will write."""
-        return [self.path(k) for k in self.plan.ids]
+        return (self.path(k) for k in self.plan.ids)
 
     def missing(self, ids: Sequence[int]) -> list[int]:
         """Those of `ids` that are not there, or not whole."""
@@ -171,9 +199,9 @@ class NpzFile:
         start = f"_from{plan.request.first}" if plan.request.first else ""
         self.file = out / f"samples_{'x'.join(map(str, self.shape))}{start}.npz"
 
-    def files(self) -> list[Path]:
+    def files(self) -> Iterator[Path]:
         """All that the job will write."""
-        return [self.file, self.shards]
+        return iter((self.file, self.shards))
 
     def missing(self, ids: Sequence[int]) -> list[int]:
         """Those of `ids` that are in no whole shard; none when the file is there."""

@@ -89,12 +89,9 @@ def open_telling(teller: Teller, request: GenerateRequest) -> Telling | None:
     ValueError for words and pictures that it has no use for, and for the lack of what it needs.
     """
     told = [each.what for each in teller.told]
-    for name, value, needed in (
-        ("prompts", list(request.prompts), "text" in told),
-        ("given", request.given, bool(told)),
-    ):
-        if value and not needed:
-            raise ValueError(f"{name}={value!r}: this model is told no such thing; leave it out")
+    refuse_untold(teller, request)
+    if request.given and not told:
+        raise ValueError(f"given={request.given!r}: this model is told no such thing; leave it out")
     if not told:
         return None
     given, beside = open_given(teller, request)
@@ -105,6 +102,18 @@ def open_telling(teller: Teller, request: GenerateRequest) -> Telling | None:
     there = dict.fromkeys(OF_PICTURES, given is not None) | {"text": worded} | there_beside(beside)
     refuse_lack(teller, there)
     return Telling(teller, request.prompts, given, beside, request.seed)
+
+
+def refuse_untold(teller: Teller, request: GenerateRequest) -> None:
+    """ValueError for words, boxes and maps where a model is told no such thing."""
+    told = [each.what for each in teller.told]
+    for name, value, what in (
+        ("prompts", list(request.prompts), "text"),
+        ("given_boxes", request.given_boxes, "layout"),
+        ("given_maps", request.given_maps, "map"),
+    ):
+        if value and what not in told:
+            raise ValueError(f"{name}={value!r}: this model is told no such thing; leave it out")
 
 
 def there_beside(beside: Beside | None) -> dict[str, bool]:

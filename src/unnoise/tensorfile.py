@@ -14,6 +14,8 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from unnoise.images import written_aside
+
 NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
@@ -63,13 +65,7 @@ def _stored(value: Tensor, dtype: torch.dtype | None) -> torch.dtype:
 def flushed_aside(path: Path) -> Iterator[BinaryIO]:
     """A file that takes the place of `path` once whole and on the disk: readers never see a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(aside, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            aside.unlink()
+    with written_aside(path) as aside, open(aside, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())

@@ -87,6 +87,11 @@ def test_presets_are_listed_and_printed_as_a_file_that_trains(tmp_path):
         (("train", "fashion-28", "--wrong"), "--wrong"),
         (("presets", "nothing-like-it"), "unknown preset"),
         (("paint",), "paint"),
+        (("train", "fashion-28", "--data", ""), "the value of --data is empty"),
+        (("train", "fashion-28", "--data="), "the value of --data is empty"),
+        (("train", ""), "an argument is empty"),
+        (("train", "fashion-28", "--data", "x", "--set", "seed=-1"), "seed=-1"),
+        (("train", "fashion-28", "--data", "x", "--seed", str(2**64)), "no seed"),
     ],
 )
 def test_refusals_are_one_line(arguments, expected, tmp_path):

@@ -126,6 +126,18 @@ def test_refusals_are_one_line(unnoise, models, tmp_path, monkeypatch, args, wor
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["grid.png", "4x4/grid.png", "4x4/000001.png", "4x4/request.json"])
+def test_foreign_files_are_never_overwritten(unnoise, models, tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    job = ["cascade", models / "base", models / "up", "-n", 2, *FAST, "--out", tmp_path]
+    code, _, complaint = unnoise(*job)
+    assert code == 2 and f"{tmp_path / name} is there" in complaint and complaint.count("\n") == 1
+    assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()] == [name]
+    (tmp_path / name).unlink()
+    assert unnoise(*job)[0] == 0 and "0 pictures" in unnoise(*job)[1]
+
+
 def test_ctrl_c(unnoise, models, tmp_path):
     """Stopped, then continued with fewer pictures: equal to an undisturbed job."""
     job = ["cascade", models / "base", models / "up", "--exact", *FAST, "--out"]

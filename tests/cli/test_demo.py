@@ -71,5 +71,9 @@ def test_a_refused_run_leaves_no_numbered_folder(tmp_path):
 def test_refusals(tmp_path):
     assert "minutes" in refused("demo", "--minutes", "0", cwd=tmp_path)
     assert "use 20 or more" in refused("demo", "--samples", "3", cwd=tmp_path)
+    assert "seed=-1" in refused("demo", "--seed", "-1", cwd=tmp_path)
+    assert "up to 100,000" in refused("demo", "--samples", "1000000000", cwd=tmp_path)
+    assert not any(tmp_path.iterdir())
     (tmp_path / "file").write_text("")
-    assert "file" in refused("demo", "--out", "file", cwd=tmp_path)
+    for out in ("file", "file/in/it"):
+        assert "file is a file; name a folder for the runs" in refused("demo", "--out", out, cwd=tmp_path)

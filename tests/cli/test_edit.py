@@ -241,6 +241,12 @@ def test_pictures_that_do_not_fit(unnoise, tmp_path):
     [
         (["vary", "M", "pictures", "--strength", "1.5"], ["strength=1.5", "0 to 1"]),
         (["vary", "M", "pictures", "--strength", "lots"], ["--strength"]),
+        (["vary", "M", "pictures", "--background", "#xyz"], ["'#xyz' is not a colour"]),
+        (["vary", "M", "pictures", "--set", "max_pixels=0"], ["max_pixels=0"]),
+        (["vary", "M", "pictures", "-n", "1000000000000"], ["n=1000000000000", "up to 10,000,000"]),
+        (["vary", "M", "pictures/a.png", "pictures/a.png"], ["named twice"]),
+        (["invert", "M", "pictures", "--corrections", "1000000000000"], ["corrections=", "up to 1,000"]),
+        (["stroke", "M", "pictures", "--repeats", "1000000000000"], ["repeats=", "up to 1,000"]),
         (["vary", "M", "nothing.png"], ["nothing.png does not exist"]),
         (["vary", "M", "text.png"], ["text.png", "not a picture"]),
         (["vary", "M", "text.png", "big.png"], ["none of 2 pictures"]),
@@ -259,16 +265,26 @@ def test_pictures_that_do_not_fit(unnoise, tmp_path):
         (["interpolate", "M", "pictures/a.png"], ["1 is given"]),
         (["interpolate", "M", "--seeds", "3"], ["1 is given"]),
         (["interpolate", "M", "--seeds", "3,x"], ["'x'"]),
+        (["interpolate", "M", "--seeds", f"3,{2**64}"], ["too large"]),
         (["interpolate", "M", "pictures/a.png", "text.png"], ["text.png", "not a picture"]),
         (["interpolate", "M", "pictures/a.png", "big.png", "--grey"], ["big.png", "20x12", "8x8"]),
         (["interpolate", "M", "tiny.safetensors", "pictures/a.png"], ["holds no inverted picture"]),
         (["squeeze", "M", "pictures"], ["squeeze"]),
+        (
+            ["vary", "M", "pictures", "--set", "kind=invert"],
+            ["kind=invert", "edit vary", "unnoise edit invert"],
+        ),
+        (
+            ["invert", "M", "pictures", "--set", "kind=vary"],
+            ["kind=vary", "edit invert", "unnoise edit vary"],
+        ),
     ],
 )
 def test_refusals_write_nothing(unnoise, tmp_path, args, words):
     args = ["tiny.safetensors" if arg == "M" else arg for arg in args]
     code, said, complaint = unnoise(*args, *FAST[2:], "--out", tmp_path / "out")
     assert code == 2 and said == "" and "Traceback" not in complaint
+    assert complaint.count("\n") == 1 or "none of" in complaint
     for word in words:
         assert word in complaint
     assert not (tmp_path / "out").exists()
@@ -284,6 +300,52 @@ def test_results_do_not_land_among_the_pictures(unnoise, tmp_path):
         "vary", "tiny.safetensors", tmp_path / "a.png", *FAST, "--out", tmp_path / "other"
     )
     assert code == 2 and "not from this command" in complaint
+
+
+@pytest.mark.parametrize(
+    ("verb", "name"),
+    [
+        ("vary", "sheet.png"),
+        ("vary", "deep/c-000.png"),
+        ("invert", "a.safetensors"),
+        ("interpolate", "sheet.png"),
+    ],
+)
+def test_foreign_files_are_never_overwritten(unnoise, tmp_path, verb, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    code, _, complaint = unnoise(verb, "tiny.safetensors", "pictures", *FAST, "--out", tmp_path)
+    assert code == 2 and f"{tmp_path / name} is there" in complaint and complaint.count("\n") == 1
+    assert names(tmp_path) == [name] and (tmp_path / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("other", [["b-000.png"], ["a.png", "--mask", "b-001.png"], ["link.png"]])
+def test_what_is_read_is_never_written(unnoise, place, tmp_path, other):
+    for name in "ab":
+        (tmp_path / f"{name}.png").write_bytes((place / f"pictures/{name}.png").read_bytes())
+    job = ["stroke", "tiny.safetensors", tmp_path / "b.png", *FAST, "-n", 2, "--out", tmp_path]
+    assert unnoise(*job)[0] == 0
+    (tmp_path / "link.png").symlink_to("b-000.png")
+    before = (tmp_path / "b-000.png").read_bytes(), (tmp_path / "b-001.png").read_bytes()
+    job[2:3] = [tmp_path / "b.png", *(tmp_path / each if ".png" in each else each for each in other)]
+    code, _, complaint = unnoise(*job)
+    assert code == 2 and "both read and written" in complaint and complaint.count("\n") == 1
+    assert before == ((tmp_path / "b-000.png").read_bytes(), (tmp_path / "b-001.png").read_bytes())
+
+
+def test_names_need_not_be_utf_8(unnoise, place, tmp_path):
+    picture = tmp_path / os.fsdecode(b"n\xff.png")
+    picture.write_bytes((place / "pictures/a.png").read_bytes())
+    job = ["vary", "tiny.safetensors", picture, *FAST, "-n", 1, "--out", tmp_path / "out"]
+    assert unnoise(*job)[0] == 0
+    (result,) = (tmp_path / "out").glob("n*-000.png")
+    with Image.open(result) as file:
+        assert file.text["source"] == "n\\udcff"
+    assert "0 variants" in unnoise(*job)[1]
+    job = ["inpaint", "tiny.safetensors", place / "pictures/a.png", "--mask", picture, *FAST, "-n", 1]
+    assert unnoise(*job, "--out", tmp_path / "in")[0] == 0
+    assert json.loads((tmp_path / "in" / "request.json").read_text())["mask"] == str(picture)
+    assert "0 results" in unnoise(*job, "--out", tmp_path / "in")[1]
 
 
 def test_the_commands_are_declared_without_heavy_imports():

@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
-from tests.models import tiny_classifier, tiny_model
+from tests.models import tiny_classifier, tiny_model, tiny_upsampler
 from unnoise import generate, images, store
 from unnoise.cli import main
 from unnoise.config.requests import GenerateRequest
 from unnoise.images import is_whole_png, read_request, to_pil
 from unnoise.model import load_model, save_model
+from unnoise.modelfile import METADATA_KEY, read_header, read_weights
 from unnoise.noisy_classifier import save_noisy_classifier
 
 FAST = ["--steps", "3", "--precision", "float32"]
@@ -202,6 +204,53 @@ def test_foreign_files_are_never_overwritten(unnoise, models, tmp_path):
     assert code == 2 and "request.json" in complaint
 
 
+@pytest.mark.parametrize("name", ["grid.png", "denoising.gif"])
+def test_nor_are_those_called_like_what_comes_beside_the_pictures(unnoise, models, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    job = ["sample", models / "run", "-n", 1, *FAST, "--no-grid", "--out", tmp_path]
+    code, _, complaint = unnoise(*job)
+    assert code == 2 and f"{tmp_path / name} is there" in complaint
+    assert names(tmp_path) == [name] and (tmp_path / name).read_text() == "mine"
+    (tmp_path / name).unlink()
+    assert unnoise(*job)[0] == 0
+    assert unnoise(*job, "--grid", "--frames")[0] == 0 and {"grid.png", "denoising.gif"} < {*names(tmp_path)}
+
+
+def test_pictures_that_are_told_no_class_are_called_by_none(unnoise, models, tmp_path):
+    assert unnoise("sample", models / "run", "-n", 2, "--unconditional", *FAST, "--out", tmp_path)[0] == 0
+    record = json.loads((tmp_path / "request.json").read_text())
+    assert record["labels"] == [] == read_request(tmp_path / "000001.png")["labels"]
+
+
+def test_a_folder_that_cannot_be_written_is_refused(unnoise, models, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    job = ["sample", models / "run", "-n", 1, *FAST, "--out"]
+    code, _, complaint = unnoise(*job, tmp_path / "file" / "in" / "it")
+    assert code == 2 and f"{tmp_path / 'file'} is a file" in complaint
+    convert = ["convert", models / "run", tmp_path / "file" / "x.safetensors", "--dtype", "float16"]
+    code, _, complaint = unnoise(*convert)
+    assert code == 2 and f"{tmp_path / 'file'} is a file" in complaint
+    code, _, complaint = unnoise(*job, "/proc/nowhere" if os.path.isdir("/proc") else tmp_path / "file")
+    assert code == 2 and complaint.count("\n") == 1
+    code, _, complaint = unnoise(*job, tmp_path / ("long" * 100))
+    assert code == 2 and "too long" in complaint and complaint.count("\n") == 1
+    assert unnoise(*job, tmp_path / "out")[0] == 0
+    # Root may write anywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: not (mode & os.W_OK and path == tmp_path / "out"))
+    code, _, complaint = unnoise(*job, tmp_path / "out")
+    assert code == 2 and f"{tmp_path / 'out'} may not be written to" in complaint
+
+
+def test_pictures_do_not_land_among_those_that_are_enlarged(unnoise, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    Image.new("L", (4, 4)).save(small / "a.png")
+    save_model(tmp_path / "up.safetensors", tiny_upsampler())
+    job = ["sample", tmp_path / "up.safetensors", "--low-res", small, "-n", 1, *FAST, "--out", small / "big"]
+    code, _, complaint = unnoise(*job, "--label", "0")
+    assert code == 2 and "taken for pictures" in complaint and names(small) == ["a.png"]
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -220,6 +269,21 @@ def test_foreign_files_are_never_overwritten(unnoise, models, tmp_path):
         (["--first", "-3"], ["first=-3"]),
         (["--stepz", "3"], ["--stepz"]),
         (["-n", "many"], ["-n", "integer"]),
+        (["-n", "1000000000000"], ["n=1000000000000", "up to 10,000,000"]),
+        (["--first", str(2**64)], ["first=", "too large"]),
+        (["--seed", "-1"], ["seed=-1", f"0 to {2**63 - 1}"]),
+        (["--seed", str(2**63)], [f"seed={2**63}"]),
+        (["--height", str(10**16), "--width", str(10**6)], ["height x width", "1,073,741,824"]),
+        (["--steps", ""], ["value of --steps is empty"]),
+        (["--guidance="], ["value of --guidance is empty"]),
+        (["--weaker-scale", "3"], ["weaker_scale=3", "none is named"]),
+        (["--sampler", "ddpm", "--guide-at", "mean"], ["guide_at=mean", "none is named"]),
+        (["--guidance-course", "linear"], ["guidance_course=linear", "nothing guides"]),
+        (["--guidance-interval", "1", "2"], ["guidance_interval", "nothing guides"]),
+        (["--unconditional", "--label", "Sandal"], ["'Sandal'", "conditional=False"]),
+        (["--boxes", "x.json"], ["given_boxes='x.json'", "told no such thing"]),
+        (["--maps", "x"], ["given_maps='x'", "told no such thing"]),
+        (["--prompt", "\udcff"], ["prompt '\\udcff'", "UTF-8"]),
     ],
 )
 def test_refused_options(unnoise, models, tmp_path, args, words):
@@ -236,7 +300,13 @@ def test_refused_models_and_places(unnoise, models, tmp_path):
     cut.write_bytes(whole[: len(whole) // 2])
     foreign.write_text("these are not weights")
     empty.mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    named = tmp_path / os.fsdecode(b"m\xff.safetensors")
+    named.write_bytes(whole)
     for model, word in [
+        (tmp_path / "fifo", "a pipe"),
+        ("/dev/null", "a device"),
+        (named, "rename it"),
         (tmp_path / "missing.safetensors", "does not exist"),
         (cut, "whole"),
         (foreign, "whole"),
@@ -252,6 +322,41 @@ def test_refused_models_and_places(unnoise, models, tmp_path):
         "sample", models / "plain.safetensors", "--label", "cat", *FAST, "--out", tmp_path / "out"
     )
     assert code == 2 and "knows no classes" in complaint
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        ((), "[" * 100_000, "cannot be read"),
+        ((), "{", "cannot be read"),
+        ((), [1], "cannot be read"),
+        (("model",), [1], "no settings by name"),
+        (("info",), None, "no settings by name"),
+        (("kind",), {}, "does not know"),
+        (("first_stage",), 3, "first stage cannot be read"),
+        (("model", "image_size"), None, "image_size=None"),
+        (("model", "image_size"), -8, "image_size=-8"),
+        (("model", "channels"), None, "channels=None"),
+        (("model", "network", "depth"), 10**12, "depth=1000000000000"),
+        (("model", "network", "width"), 10**25, "width=1000"),
+        (("model", "network", "channel_mult"), [1] * 100_000, "100000 numbers"),
+        (("model", "schedule", "steps"), 10**9, "steps=1000000000"),
+        (("info", "null_label"), 10**9, "null_label=1000000000"),
+    ],
+)
+def test_files_may_say_anything(unnoise, models, tmp_path, place, value, words):
+    path = models / "run" / "model.safetensors"
+    header = read_header(path)
+    at = header
+    for name in place[:-1]:
+        at = at[name]
+    if place:
+        at[place[-1]] = value
+    text = json.dumps(header) if place else value if isinstance(value, str) else json.dumps(value)
+    save_file(read_weights(path), tmp_path / "odd.safetensors", {METADATA_KEY: text})
+    code, _, complaint = unnoise("sample", tmp_path / "odd.safetensors", *FAST, "--out", tmp_path / "out")
+    assert code == 2 and complaint.count("\n") == 1 and words in complaint and "odd.safe" in complaint
     assert not (tmp_path / "out").exists()
 
 
@@ -289,10 +394,9 @@ def test_not_a_number_is_a_failure(unnoise, tmp_path):
 
 
 def test_too_large_for_the_memory_is_one_line(unnoise, models, tmp_path):
-    side = 4_000_000
-    sides = ("--height", side, "--width", side)
+    much = ("-n", 10_000, "--batch-size", 10_000, "--height", 2**15, "--width", 2**15)
     code, _, complaint = unnoise(
-        "sample", models / "plain.safetensors", "-n1", *FAST, *sides, "--out", tmp_path / "x"
+        "sample", models / "plain.safetensors", *much, *FAST, "--out", tmp_path / "x"
     )
     assert code == 1 and complaint.count("\n") == 1 and "not enough memory" in complaint
 

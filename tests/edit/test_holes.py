@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def test_a_brush_far_wider_or_longer_than_its_picture_takes_no_more_memory(tmp_p
 
 @pytest.mark.parametrize(
     "content",
-    ["{}", "null", "[1]", '[{"width": -1, "points": [[1, 1]]}]', '[{"width": 2, "points": []}]', "{"],
+    ["{}", "null", "[1]", '[{"width": [2], "points": [[1, 1]]}]', "{", "[" * 100_000, f"[{'9' * 5000}]"],
 )
 def test_files_without_strokes(tmp_path, content):
     file = tmp_path / "strokes.json"
@@ -68,6 +69,31 @@ def test_files_without_strokes(tmp_path, content):
     for path in (tmp_path, tmp_path / "missing.json"):
         with pytest.raises(ValueError, match=f"strokes={path}: .*; name a json file of strokes"):
             hole_of(blank(9, 6), strokes=str(path))
+
+
+@pytest.mark.parametrize(
+    ("width", "points", "words"),
+    [
+        ("-1", "[[1, 1]]", "width -1 and 1 points"),
+        ("NaN", "[[1, 1]]", "width nan"),
+        ("2", "[]", "0 points"),
+        ("2", "[[NaN, 1]]", "beyond 1e.06 pixels"),
+        ("1e300", "[[1, 1]]", "beyond 1e.06 pixels"),
+        ("2", f"[[{'9' * 400}, 1]]", "holds no strokes"),
+    ],
+)
+def test_numbers_that_make_no_stroke(tmp_path, width, points, words):
+    file = tmp_path / "strokes.json"
+    file.write_text(f'[{{"width": {width}, "points": {points}}}]')
+    with pytest.raises(ValueError, match=f"{file}.*{words}"):
+        hole_of(blank(9, 6), strokes=str(file))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for field in ("strokes", "mask"):
+        with pytest.raises(ValueError, match="pipe: a folder"):
+            hole_of(blank(9, 6), **{field: str(tmp_path / "pipe")})
 
 
 def test_masks_are_white_in_whatever_way_files_say_it(tmp_path):

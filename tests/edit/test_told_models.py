@@ -171,7 +171,7 @@ def test_words_on_the_way_to_noise_and_between():
         ("inpaint", colorize, {}, ["told inpaint", "edit inpaint"]),
         ("grey", inpaint, {"box": (1, 1, 3, 3)}, ["told grey", "edit colorize"]),
         ("low_res", stroke, {}, ["told low_res", "edit upscale"]),
-        ("inpaint", inpaint, {"box": (1, 1, 3, 3), "prompts": ("hat",)}, ["told no words"]),
+        ("inpaint", inpaint, {"box": (1, 1, 3, 3), "prompts": ("hat",)}, ["told no such thing"]),
         ("text", vary, {"given": "pictures"}, ["given='pictures'", "boxes or maps", "leave it out"]),
     ],
 )

@@ -1,8 +1,12 @@
 """The `unnoise` program: its verbs, its exit status and how errors are said."""
 
 import functools
+import io
+import itertools
 import os
+import re
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +17,10 @@ from unnoise.runtime import keep_freed_memory
 DONE, FAILED, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 UsageError: Any = typer.BadParameter.__base__
 """Of the parser inside typer, which has no public name for it."""
+
+MAY_BE_EMPTY = ("--preset", "--prompt")
+"""Options whose empty value says something: a model of a cascade that needs no preset, no words."""
+_EMPTIED = re.compile(r"--[\w-]+=")
 
 app = typer.Typer(
     name="unnoise",
@@ -72,8 +80,11 @@ def main() -> None:
     # The C++ side of torch warns on stderr about things that users cannot act on.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     keep_freed_memory()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text
+        sys.stdout.reconfigure(errors="surrogateescape")
     _register()
     try:
+        _refuse_empty(sys.argv[1:])
         sys.exit(app(prog_name="unnoise", standalone_mode=False))
     except UsageError as error:
         message = error.format_message()
@@ -102,6 +113,15 @@ def main() -> None:
         sys.exit(INTERRUPTED)
 
 
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """ValueError for an empty value, such as a shell's unset variable, which would pass for none given."""
+    for before, argument in itertools.pairwise(["", *arguments]):
+        option = before if not argument else argument[:-1] if _EMPTIED.fullmatch(argument) else None
+        if option is not None and option not in MAY_BE_EMPTY:
+            what = f"the value of {option}" if option.startswith("-") else "an argument"
+            raise ValueError(f"{what} is empty; give one, or leave it out")
+
+
 def _ours(error: BaseException) -> bool:
     """Whether our own code raised it, knowing what the user can do."""
     trace = error.__traceback__
@@ -113,8 +133,10 @@ def _ours(error: BaseException) -> bool:
 def _out_of_memory(error: Exception) -> bool:
     """Python's own error, a GPU's, or that of torch's allocator on the CPU, which has no class of its own."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or "can't allocate memory" in str(error)
+    said = ("can't allocate memory", "Storage size calculation overflowed")
+    return named or any(words in str(error) for words in said)
 
 
 def _say(problem: object) -> None:
-    print(f"unnoise: {' '.join(str(problem).split())}", file=sys.stderr)
+    text = " ".join(str(problem).split())
+    print(f"unnoise: {text.encode(errors='backslashreplace').decode()}", file=sys.stderr)

@@ -108,6 +108,7 @@ def cascade(
         with distributed.processes(device) as chosen:
             links = [_link(path, preset, chosen) for path, preset in zip(models, presets, strict=True)]
             plans = chain(links, request, options)
+            steering.refuse_idle(plans[0].request)
             with Meter(n, show=distributed.is_main()) as meter:
                 job = Job(
                     out=out, weights=links[-1].weights, npz=npz, grid=grid,

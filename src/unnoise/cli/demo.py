@@ -22,8 +22,8 @@ ABOUT = (
     "taking a little of it away, again and again, leaves something that could have been among the pictures "
     "it learned from, 28x28 photographs of clothes (Fashion-MNIST, Zalando SE, MIT licence)."
 )
-FEWEST = 20
-"""Pictures that can be measured at all."""
+FEWEST, MOST = 20, 100_000
+"""Pictures that can be measured at all, and in a demo."""
 
 
 def register(app: typer.Typer) -> None:
@@ -40,6 +40,8 @@ def demo(
     """Train on small pictures of clothes, draw new ones, measure them, write a report to look at."""
     if samples < FEWEST:
         raise ValueError(f"samples={samples} is too few to measure; use {FEWEST} or more")
+    if samples > MOST:
+        raise ValueError(f"samples={samples} is too many for a demo; use up to {MOST:,}")
     import time
 
     from unnoise.cli.progress import TrainProgress
@@ -50,11 +52,13 @@ def demo(
     from unnoise.model import load_model
     from unnoise.presets import load_preset
     from unnoise.train import train
+    from unnoise.train.check import check
     from unnoise.train.run import stored_config
     from unnoise.words import duration
 
     begun = time.monotonic()
     config = load_preset(PRESET, [("data.source", DATA), ("minutes", minutes), ("seed", seed)]).config
+    check(config, processes=1)
     with new_run(out, "demo") as run, TrainProgress(run) as progress:
         result = train(config, run, on_event=progress)
     if result.stopped:

@@ -149,6 +149,7 @@ def sample(
         preset = settled(file, preset)
         with distributed.processes(device) as chosen:
             ready = plan(load(file, chosen, preset=preset), request)
+            steering.refuse_idle(ready.request)
             if n is None:
                 ready = every_small_picture(ready)
             with open(file, "rb") as content:

@@ -47,6 +47,18 @@ Conditional = Annotated[
 ]
 
 
+def refuse_idle(request: GenerateRequest) -> None:
+    """ValueError for options of guidance where nothing guides. The request is a plan's: it is settled."""
+    if request.guidance != 1 or request.classifier or request.weaker:
+        return
+    for name in ("guidance_interval", "guidance_course"):
+        value = getattr(request, name)
+        if value != getattr(_DEFAULT, name):
+            raise ValueError(
+                f"{name}={value} is of guidance, and nothing guides; give guidance a scale, or leave it out"
+            )
+
+
 def guidance_values(
     *,
     guidance: str,

@@ -18,12 +18,14 @@ from unnoise.config.kinds import kind_of, members
 FORMAT = 1
 """Of config.yaml and of a model file's settings; a larger one was written by a newer unnoise."""
 
-DEEPEST, WIDEST = 1000, 2**20
-LIMITS = {
-    **dict.fromkeys(("depth", "transformer_depth", "layers"), DEEPEST),
-    **dict.fromkeys(("width", "context_width", "class_width", "latent_channels", "inner_channels"), WIDEST),
+LARGEST_SEED = 2**63 - 1
+LARGEST = {
+    **dict.fromkeys(("depth", "transformer_depth", "layers", "channel_mult"), 1000),
+    **dict.fromkeys(("width", "widths", "context_width", "class_width"), 2**20),
+    **dict.fromkeys(("latent_channels", "inner_channels"), 2**20),
 }
-"""Setting of a network -> the most that makes one."""
+"""What no network has more of; a file, ours or another's, may say anything."""
+LEVELS = 32
 
 T = TypeVar("T")
 Assignment = str | tuple[str, Any]
@@ -94,26 +96,29 @@ def _adapter(cls: Any) -> TypeAdapter[Any]:
 
 def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
     """A settings object from plain data; ValueError names the key, the value and the rule."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where or 'the settings'}: {values!r:.40} are no settings by name; mend the file")
     try:
         validated: T = _adapter(typing.cast(Any, cls)).validate_python(dict(values))
     except ValidationError as error:
         raise ValueError(_explain(cls, error, where)) from None
-    _refuse_endless(validated, f"{where}: " if where else "")
+    _check_sizes(validated, f"{where}: " if where else "")
     return validated
 
 
-def _refuse_endless(config: Any, place: str) -> None:
-    """Refuse networks that would be built for ever: a file, ours or another's, may say any number."""
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        parts = value if isinstance(value, tuple) else (value,)
-        if all(map(dataclasses.is_dataclass, parts)):
-            for part in parts:
-                _refuse_endless(part, f"{place}{field.name}.")
-        elif isinstance(value, int) and value > LIMITS.get(field.name, value):
-            raise ValueError(
-                f"{place}{field.name} = {value}: no network is so large; use {LIMITS[field.name]} at most"
-            )
+def _check_sizes(config: Any, prefix: str) -> None:
+    """Refuse numbers, here and in settings inside, that would be found too large only after long."""
+    for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
+        name, value = field.name, getattr(config, field.name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if name == "seed" and value is not None and not 0 <= value <= LARGEST_SEED:
+            raise ValueError(f"{prefix}seed={value} is no seed; use a whole number from 0 to {LARGEST_SEED}")
+        if name in LARGEST and any(each is not None and each > LARGEST[name] for each in numbers):
+            raise ValueError(f"{prefix}{name}={value} makes no network; use up to {LARGEST[name]:,}")
+        if name in LARGEST and len(numbers) > LEVELS:
+            raise ValueError(f"{prefix}{name} has {len(numbers)} numbers, one a level; use up to {LEVELS}")
+        for each in numbers:
+            _check_sizes(each, prefix)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

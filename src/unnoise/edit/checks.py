@@ -1,7 +1,7 @@
 """What of an EditRequest belongs together, before a picture is looked at."""
 
 from unnoise.config.requests import EditKind, EditMethod, EditRequest
-from unnoise.edit.pictures import UNTILED
+from unnoise.edit.pictures import UNTILED, colour
 from unnoise.edit.telling import tells_of_pictures
 from unnoise.model import Model
 
@@ -114,12 +114,17 @@ def _check_numbers(request: EditRequest) -> None:
             f"strength={request.strength:g} is outside 0 to 1; 0 leaves a picture as it is, 1 nothing of it"
         )
     leasts = {"corrections": 0, "frames": 2, "jump": 1, "repeats": 1, "factor": 2, "feather": 0}
-    leasts |= {"pull": 0, "particles": 2, "palette_pull": 0}
+    leasts |= {"pull": 0, "particles": 2, "palette_pull": 0, "max_pixels": 1}
     leasts |= dict.fromkeys(("left", "right", "top", "bottom"), 0)
     for name, least in leasts.items():
         value = getattr(request, name)
         if value is not None and value < least:
             raise ValueError(f"{name}={value} is too small; use {least} or more")
+    for name, most in {"corrections": 1000, "repeats": 1000, "particles": 100_000}.items():
+        value = getattr(request, name)
+        if value is not None and value > most:
+            raise ValueError(f"{name}={value} would never end; use up to {most:,}")
+    colour(request.background)
     if request.kind == "outpaint" and not any((request.left, request.right, request.top, request.bottom)):
         raise ValueError("outpaint adds pixels on some side; name how many with left, right, top or bottom")
 

@@ -19,7 +19,7 @@ from unnoise.edit.plan import Edit
 from unnoise.edit.telling import Told
 from unnoise.generate import Progress
 from unnoise.images import Pixels, grid, is_whole_png, save_png
-from unnoise.store import SHAPES_NOTHING, claim
+from unnoise.store import SHAPES_NOTHING, claim, refuse_among
 
 SHEET = "sheet.png"
 ROWS, COLUMNS = 8, 8
@@ -68,18 +68,31 @@ class Folder:
 
     def claim(self, paths: Sequence[Path], planned: Iterable[Path], **extra: Any) -> None:
         """Make the folder this request's. ValueError when it is another's, among the pictures of `paths`, or
-        holds `planned` files that are not from here.
+        holds `planned` files that are not from here or among what is read.
         """
-        for path in paths:
-            if path.is_dir() and self.out.resolve().is_relative_to(path.resolve()):
-                raise ValueError(
-                    f"{self.out} lies in {path}, where results would be taken for pictures the next time; "
-                    "choose a folder elsewhere"
-                )
+        refuse_among(self.out, paths)
+        request = self.edit.request
+        aside = request.mask, request.strokes, request.palette, request.generate.given_boxes
+        planned = self._apart(
+            [*paths, *(Path(each) for each in aside if each)], itertools.chain((self.out / SHEET,), planned)
+        )
         identity = self.request() | {"model_sha256": self.weights, **extra}
         for name in SHAPES_NOTHING:
             identity["generate"].pop(name, None)
         claim(self.out, identity | self.edit.files, planned)
+
+    def _apart(self, read: Sequence[Path], planned: Iterable[Path]) -> Iterable[Path]:
+        """All that is planned. ValueError for what is read too, even where it is from here."""
+        out = self.out.resolve()
+        places = {path.parent.resolve() / path.name for path in read} | {path.resolve() for path in read}
+        inside = {place for place in places if place.is_relative_to(out)}
+        if not inside:
+            return planned
+        planned = list(planned)
+        for path in planned:
+            if out / path.relative_to(self.out) in inside:
+                raise ValueError(f"{path} is both read and written; choose another folder for the results")
+        return planned
 
     def request(self) -> dict[str, Any]:
         """The request that makes all results, as plain data."""

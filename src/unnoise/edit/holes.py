@@ -117,26 +117,40 @@ class Stroke:
 
 def read_strokes(path: Path) -> list[Stroke]:
     """The strokes of a json file. ValueError says what it should hold."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"strokes={path}: a folder, a device or a pipe; name a json file of strokes")
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(listed, list):
             raise TypeError("strokes are a list")
-        return [_stroke(each) for each in listed]
+        strokes = [_stroke(each) for each in listed]
     except OSError as error:
         raise ValueError(f"strokes={path}: {error.strerror}; name a json file of strokes") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise ValueError(
             f'{path} holds no strokes; write [{{"width": 6, "points": [[3, 4], [20, 9]]}}, ...], in pixels'
         ) from None
+    for stroke in strokes:
+        _check(path, stroke)
+    return strokes
 
 
 def _stroke(values: Mapping[str, Any]) -> Stroke:
     width, points = float(values["width"]), tuple((float(x), float(y)) for x, y in values["points"])
-    if not points or not width > 0:
-        raise ValueError(f"width={width:g}, {len(points)} points; use a width above 0 and a point or more")
-    if not all(abs(value) < _FARTHEST for value in (width, *itertools.chain.from_iterable(points))):
-        raise ValueError(f"a stroke goes beyond {_FARTHEST:g} pixels; use numbers of pixels of the picture")
     return Stroke(points, width)
+
+
+def _check(path: Path, stroke: Stroke) -> None:
+    width, points = stroke.width, stroke.points
+    if not points or not width > 0:
+        raise ValueError(
+            f"{path}: a stroke has width {width:g} and {len(points)} points; use a width above 0 and a point "
+            "or more"
+        )
+    if not all(abs(value) < _FARTHEST for value in (width, *itertools.chain.from_iterable(points))):
+        raise ValueError(
+            f"{path}: a stroke goes beyond {_FARTHEST:g} pixels; use numbers of pixels of the picture"
+        )
 
 
 def _of_strokes(picture: Upright, strokes: list[Stroke]) -> np.ndarray:

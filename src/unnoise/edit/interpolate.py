@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unnoise.config.load import LARGEST_SEED
 from unnoise.config.requests import EditRequest
 from unnoise.diffusion.interpolation import SlerpNoise, mix_noised, slerp
 from unnoise.diffusion.noise import SeededNoise
@@ -102,7 +103,10 @@ def seed_of(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"\s*(\d+)(?::(\d+))?\s*", text)
     if not found:
         raise ValueError(f"seeds={text!r} is no seed; write 7, or 7:3 for picture 3 of seed 7")
-    return int(found[1]), int(found[2] or 0)
+    seed, k = int(found[1]), int(found[2] or 0)
+    if max(seed, k) > LARGEST_SEED:
+        raise ValueError(f"seeds={text!r}: a number is too large; use up to {LARGEST_SEED}")
+    return seed, k
 
 
 def find_ends(edit: Edit, given: Sequence[Picture | Code], on_step: OnStep | None = None) -> list[End]:

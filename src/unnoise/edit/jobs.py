@@ -111,7 +111,8 @@ def invert_files(folder: Folder, paths: Sequence[Path]) -> dict[str, RoundTrip]:
     pictures = {name: path for name, path in named.items() if path.suffix != CODE}
     codes = _load_codes(folder, {name: path for name, path in named.items() if path.suffix == CODE})
     usable = folder.pictures(pictures, [told[name] for name in pictures])
-    outputs = [_back(folder, name) for name in pictures] + [_drawn(folder, name) for name in codes]
+    outputs = [file(folder, name) for name in pictures for file in (_back, _code)]
+    outputs += [_drawn(folder, name) for name in codes]
     folder.claim(paths, outputs)
     folder.on_begin(len(named))
     trips: dict[str, RoundTrip] = {}

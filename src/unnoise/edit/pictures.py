@@ -69,6 +69,8 @@ def find_pictures(paths: Sequence[Path]) -> dict[str, Path]:
     for name, path in found:
         stem = posixpath.splitext(name)[0]
         key = stem if count[stem] == 1 else name
+        if key in named and named[key].samefile(path):
+            raise ValueError(f"{path} is named twice; name it once")
         if key in named:
             raise ValueError(
                 f"{named[key]} and {path} have the same name, and so would their results; rename one of them"
@@ -119,7 +121,7 @@ def read_upright(source: Readable | Picture, channels: int, request: EditRequest
         source = source.pixels
     if channels > 4:
         raise ValueError(f"no file holds pictures of {channels} channels, such as this model's; use 1 to 4")
-    decoding = Decoding(channels, _colour(request.background), request.max_pixels)
+    decoding = Decoding(channels, colour(request.background), request.max_pixels)
     called = str(source) if isinstance(source, str | Path) else name or "the picture"
     try:
         with quiet(), _opened(source, request.max_pixels) as opened_one:
@@ -144,7 +146,8 @@ def own_name(source: Readable | Picture) -> str:
     return Path(source).stem if isinstance(source, str | Path) else "picture"
 
 
-def _colour(text: str) -> tuple[int, int, int]:
+def colour(text: str) -> tuple[int, int, int]:
+    """Levels of a colour as people write it. ValueError for what is none."""
     try:
         red, green, blue = ImageColor.getrgb(text)[:3]
     except ValueError:

@@ -15,7 +15,7 @@ from unnoise.generate import encoded, enlarging
 from unnoise.images import to_images
 from unnoise.model import Model
 from unnoise.planning import Plan
-from unnoise.telling import Telling, open_given, refuse_lack, there_beside
+from unnoise.telling import Telling, open_given, refuse_lack, refuse_untold, there_beside
 from unnoise.token_ids import TokenIds
 from unnoise.told import BESIDE, HOLE, OF_PICTURES, SMALL, Teller
 
@@ -42,12 +42,12 @@ def open_telling(model: Model, request: EditRequest) -> Telling | None:
     teller = model.teller_with(drawn.text_encoder)
     told = [each.what for each in teller.told]
     beside = any(what in BESIDE for what in told)
-    for name in ("given", "given_boxes", "given_maps"):
-        if getattr(drawn, name) and not beside:
-            raise ValueError(
-                f"{name}={getattr(drawn, name)!r}: it is for models that are told boxes or maps, and this "
-                "one is told neither; leave it out"
-            )
+    if drawn.given and not beside:
+        raise ValueError(
+            f"given={drawn.given!r}: it is for models that are told boxes or maps, and this one is told "
+            "neither; leave it out"
+        )
+    refuse_untold(teller, drawn)
     if not told:
         return None
     for what in told:
@@ -61,8 +61,6 @@ def open_telling(model: Model, request: EditRequest) -> Telling | None:
         raise ValueError(
             f"fit={request.fit}: this model is told boxes or maps, which are cut as in training; use crop"
         )
-    if drawn.prompts and "text" not in told:
-        raise ValueError(f"prompts={list(drawn.prompts)!r}: this model is told no words; leave them out")
     telling = Telling(teller, drawn.prompts, *open_given(teller, drawn), drawn.seed)
     refuse_lack(teller, dict.fromkeys((*OF_PICTURES, "text"), True) | there_beside(telling.beside))
     if "text" in told and not (drawn.prompts or _captioned(telling) or _left_out(teller, "text")):

@@ -59,6 +59,11 @@ def working(
 
         values = override(shared.request(own, drawn or {}), shared.set or [], EditRequest)
         request = from_dict(EditRequest, values)
+        if request.kind != own["kind"]:
+            raise ValueError(
+                f"--set kind={request.kind}: this command is edit {own['kind']}; leave it out, or use "
+                f"`unnoise edit {request.kind}`"
+            )
         file = find_model(model)
         preset = settled(file, shared.preset)
         ready = plan_edit(load_model(file, choose_device(shared.device), preset=preset), request)
