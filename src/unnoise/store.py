@@ -23,6 +23,7 @@ from unnoise.config.requests import GenerateRequest
 from unnoise.gan_planning import GanPlan
 from unnoise.generate import ImageBatch
 from unnoise.images import is_whole_png, save_png, written_aside
+from unnoise.outputs import check_folder
 from unnoise.planning import Plan
 
 RECORD = "request.json"
@@ -48,7 +49,7 @@ def identity(plan: Plan | GanPlan, weights: str) -> dict[str, Any]:
 
 def claim(out: Path, identity: Mapping[str, Any], planned: Iterable[Path]) -> None:
     """Make the folder one of this identity. ValueError when it holds those of another, or foreign files."""
-    refuse_unwritable(out, "a folder for the pictures")
+    check_folder(out, "pictures")
     record = out / RECORD
     if record.exists():
         changes = _changes(_read(record), identity)
@@ -68,18 +69,6 @@ def claim(out: Path, identity: Mapping[str, Any], planned: Iterable[Path]) -> No
         if error.errno == errno.ENOSPC:
             raise
         raise ValueError(f"{out} cannot be written ({error.strerror}); name a folder elsewhere") from None
-
-
-def refuse_unwritable(folder: Path, instead: str) -> None:
-    """ValueError where files cannot be put in a folder, there or not yet; name `instead` is the way out."""
-    try:
-        nearest = next(path for path in (folder, *folder.parents) if path.exists())
-    except OSError as error:
-        raise ValueError(f"{folder} cannot be written ({error.strerror}); name {instead} elsewhere") from None
-    if not nearest.is_dir():
-        raise ValueError(f"{nearest} is a file; name {instead}")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise ValueError(f"{nearest} may not be written to; name {instead} elsewhere")
 
 
 def refuse_among(out: Path, read: Iterable[Path]) -> None:

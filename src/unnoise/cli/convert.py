@@ -49,9 +49,7 @@ def convert(
     """Write a model as one file that needs nothing beside it, or in diffusers' layout."""
     _check(out, to, dtype, guidance, first_stage)
     from unnoise.rounding import TYPES, store
-    from unnoise.store import refuse_unwritable
 
-    refuse_unwritable(out.parent, "a place in a folder")
     found = _opened(
         source, to, preset, changed=dtype != "float32" or guidance is not None or bool(first_stage)
     )

@@ -7,9 +7,9 @@ from pathlib import Path
 
 def next_run(parent: Path, name: str) -> Path:
     """The first of parent/name-1, parent/name-2, ... that does not exist; created, so that it is ours."""
-    from unnoise.store import refuse_unwritable
+    from unnoise.outputs import check_folder
 
-    refuse_unwritable(parent, "a folder for the runs")
+    check_folder(parent, "runs")
     parent.mkdir(parents=True, exist_ok=True)
     endings = [path.name[len(name) + 1 :] for path in parent.glob(f"{name}-*")]
     number = max((int(e) for e in endings if e.isdigit()), default=0) + 1

@@ -106,19 +106,20 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
     return validated
 
 
-def _check_sizes(config: Any, prefix: str) -> None:
+def _check_sizes(config: Any, place: str) -> None:
     """Refuse numbers, here and in settings inside, that would be found too large only after long."""
     for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
         name, value = field.name, getattr(config, field.name)
         numbers = value if isinstance(value, tuple) else (value,)
+        most = LARGEST.get(name)
         if name == "seed" and value is not None and not 0 <= value <= LARGEST_SEED:
-            raise ValueError(f"{prefix}seed={value} is no seed; use a whole number from 0 to {LARGEST_SEED}")
-        if name in LARGEST and any(each is not None and each > LARGEST[name] for each in numbers):
-            raise ValueError(f"{prefix}{name}={value} makes no network; use up to {LARGEST[name]:,}")
-        if name in LARGEST and len(numbers) > LEVELS:
-            raise ValueError(f"{prefix}{name} has {len(numbers)} numbers, one a level; use up to {LEVELS}")
+            raise ValueError(f"{place}seed={value} is no seed; use a whole number from 0 to {LARGEST_SEED}")
+        if most and any(each is not None and each > most for each in numbers):
+            raise ValueError(f"{place}{name}={value}: no network is so large; use up to {most:,}")
+        if most and len(numbers) > LEVELS:
+            raise ValueError(f"{place}{name} has {len(numbers)} numbers, one a level; use up to {LEVELS}")
         for each in numbers:
-            _check_sizes(each, prefix)
+            _check_sizes(each, f"{place}{name}.")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
