@@ -1,10 +1,12 @@
 """`unnoise sample` as a user runs it: what it writes, how it continues, what it refuses."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -235,10 +237,13 @@ def test_a_folder_that_cannot_be_written_is_refused(unnoise, models, tmp_path, m
     code, _, complaint = unnoise(*job, tmp_path / ("long" * 100))
     assert code == 2 and "too long" in complaint and complaint.count("\n") == 1
     assert unnoise(*job, tmp_path / "out")[0] == 0
-    # Root may write anywhere.
-    monkeypatch.setattr(os, "access", lambda path, mode: not (mode & os.W_OK and path == tmp_path / "out"))
+
+    def denied(dir: Path) -> None:  # root may write anywhere
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(dir))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", denied)
     code, _, complaint = unnoise(*job, tmp_path / "out")
-    assert code == 2 and f"{tmp_path / 'out'} may not be written to" in complaint
+    assert code == 2 and f"{tmp_path / 'out'} cannot be written to (Permission denied)" in complaint
 
 
 def test_pictures_do_not_land_among_those_that_are_enlarged(unnoise, tmp_path):

@@ -169,4 +169,4 @@ def test_overrides_know_the_settings_of_the_kind_at_hand():
     ],
 )
 def test_networks_that_would_be_built_for_ever_are_refused(values):
-    assert "no network is so large; use 10" in refused(lambda: from_dict(TrainConfig, values))
+    assert "no network is so large; use up to 1," in refused(lambda: from_dict(TrainConfig, values))
