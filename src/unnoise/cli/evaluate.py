@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unnoise.cli import reading, steering
-from unnoise.config.load import to_dict
 from unnoise.config.requests import EvaluateRequest, GenerateRequest
 from unnoise.outputs import check_folder
 
@@ -140,6 +139,8 @@ def evaluate(
         raise ValueError("--against is missing; name the real pictures or a reference file")
     if out is not None and (out / "report.html").exists() and not (out / "evaluation.json").exists():
         raise ValueError(f"{out / 'report.html'} is there and not from this command; choose another folder")
+    from unnoise.config.load import from_dict, to_dict
+
     how, own = reading.settings_of_data(set_ or [], size=size, channels=channels, cache=cache)
     values = {
         "samples": samples[0], "against": against, "features": features, "weights": weights, "n": n,
@@ -161,7 +162,6 @@ def evaluate(
     from unnoise import distributed
     from unnoise.cli.choose import settled
     from unnoise.cli.sample import stoppable
-    from unnoise.config.load import from_dict
     from unnoise.metrics.evaluate import evaluate_together
     from unnoise.metrics.report import page, save_page, sheets
     from unnoise.metrics.sources import draws

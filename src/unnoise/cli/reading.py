@@ -1,13 +1,14 @@
 """How pictures are read, for commands that measure them: what errors of `data` advise works here too."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unnoise.config.load import from_dict, override
 from unnoise.config.requests import EvaluateRequest
-from unnoise.config.schema import DataConfig
+
+if TYPE_CHECKING:
+    from unnoise.config.schema import DataConfig
 
 OPTIONS = {"data.size": "size", "data.channels": "channels", "data.cache": "cache"}
 """Settings that are options of the commands as well."""
@@ -21,8 +22,10 @@ Set = Annotated[
 ]
 
 
-def settings_of_data(texts: Sequence[str], **own: Any) -> tuple[DataConfig, dict[str, Any]]:
+def settings_of_data(texts: Sequence[str], **own: Any) -> tuple["DataConfig", dict[str, Any]]:
     """(how pictures are read, the options `own` with those that the texts give)."""
+    from unnoise.config.load import from_dict, override
+
     values = override({}, texts, EvaluateRequest)
     for text in texts:
         name = text.partition("=")[0].strip()

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from unnoise.cli import reading
-from unnoise.config.load import from_dict, to_dict
 from unnoise.config.requests import EvaluateRequest
 
 
@@ -46,6 +45,7 @@ def reference(
         raise ValueError(f"{out} is what is read and what is written; name another file with --out")
     from unnoise.cli.evaluate import _meter
     from unnoise.cli.sample import stoppable
+    from unnoise.config.load import from_dict, to_dict
     from unnoise.distributed import choose_device, is_main, processes
     from unnoise.metrics.collect import collect
     from unnoise.metrics.evaluate import check_numbers, choose_network
