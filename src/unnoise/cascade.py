@@ -19,7 +19,7 @@ from unnoise.config.load import to_dict
 from unnoise.config.requests import GenerateRequest, UpsamplerOptions
 from unnoise.generate import OnStep, draw
 from unnoise.images import ImageBatch, to_images
-from unnoise.job import GRID, Job, planned, run_job, save_grid
+from unnoise.job import GRID, Job, check_count, planned, run_job, save_grid
 from unnoise.model import Model
 from unnoise.planning import Plan, plan
 from unnoise.store import RECORD, NpzFile, PngFolder, claim, identity, request_of
@@ -184,6 +184,7 @@ def run_cascade(
     interrupted job left is kept.
     """
     last = plans[-1]
+    check_count(last.request.n)
     stages = [p.low_res for p in plans[1:] if isinstance(p.low_res, Drawn)]
     store = NpzFile(job.out, last) if job.npz else PngFolder(job.out, last, job.about)
     for number, stage in enumerate(stages):

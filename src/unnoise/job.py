@@ -20,6 +20,8 @@ from unnoise.store import NpzFile, PngFolder, claim, identity, refuse_among
 GRID = "grid.png"
 ANIMATION = "denoising.gif"
 ROWS = 8
+MOST = 10_000_000
+"""Pictures of a job."""
 FRAMES = 48
 FRAME_VALUES = 2**22
 """Grey levels of one frame of an animation, at most: all frames are held in memory until the last step."""
@@ -59,6 +61,7 @@ def run_job(plan: Plan | GanPlan, job: Job) -> Path:
         raise ValueError("frames: a GAN draws in one step, there is nothing to show between; leave it out")
     out = job.out
     request = plan.request
+    check_count(request.n)
     refuse_among(out, [Path(each) for each in (request.low_res, request.given, request.given_maps) if each])
     store = NpzFile(out, plan) if job.npz else PngFolder(out, plan, job.about)
     distributed.on_main(lambda: claim(out, identity(plan, job.weights), planned(store, out)), plan.device)
@@ -78,6 +81,12 @@ def run_job(plan: Plan | GanPlan, job: Job) -> Path:
     if filming:
         save_animation(out / ANIMATION, filming.frames())
     return store.finish()
+
+
+def check_count(n: int) -> None:
+    """ValueError for more pictures than a job can hold lists of."""
+    if n > MOST:
+        raise ValueError(f"n={n} is more than one command draws; use up to {MOST:,}, then go on with first")
 
 
 def planned(store: "NpzFile | PngFolder", out: Path) -> Iterator[Path]:

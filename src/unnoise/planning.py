@@ -40,8 +40,6 @@ SAMPLER_OPTIONS = ("eta", "temperature", "solver_order", "guide_at")
 TRAILING = ("dpmpp-2m", "dpmpp-3m", "unipc")
 """Samplers for which a plain count of steps is a trailing one. Even steps end with one from t = 0 to the
 picture, in log-SNR several times as long as the one before, through which these extrapolate."""
-MOST = 10_000_000
-"""Pictures of one request: lists of them are held in memory."""
 LARGEST = 2**30
 """Pixels of a picture."""
 LAST = 2**62
@@ -251,10 +249,6 @@ def _check_numbers(request: GenerateRequest) -> None:
         value = getattr(request, name)
         if value < least:
             raise ValueError(f"{name}={value} is too small; use {least} or more")
-    if request.n > MOST:
-        raise ValueError(
-            f"n={request.n} is more than one command draws; use up to {MOST:,}, then go on with first"
-        )
     if request.first > LAST:
         raise ValueError(f"first={request.first} is too large; use up to {LAST}")
     for text in request.prompts:

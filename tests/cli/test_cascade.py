@@ -110,6 +110,8 @@ def test_a_cascade_in_one_command(unnoise, models, tmp_path):
         (["cascade", "base", "other.safetensors"], ["'T-shirt/top'", "base", "other.safetensors"]),
         (["cascade", "base", "up", "--steps", "3", "--steps", "2", "--steps", "1"], ["--steps", "3 times"]),
         (["cascade", "base", "up", "--low-res-noise", "0.5"], ["low_res_noise=0.5", "0..0.4"]),
+        (["cascade", "base", "up", "-n", "1000000000000"], ["n=1000000000000", "up to 10,000,000"]),
+        (["cascade", "base", "up", "--guidance-course", "linear"], ["guidance_course", "nothing guides"]),
         (["cascade", "base", "up", "--label", "cat"], ["'cat'"]),
         (["cascade", "base", "up", "--guidance", "classifier"], ["--classifier"]),
         (["sample", "up"], ["--low-res", "4x4"]),
