@@ -24,31 +24,22 @@ from unnoise.networks.settings import UNetSettings
 from unnoise.train.evaluation import LEAST, check_features
 from unnoise.train.perceptual import choose
 
+MOST, MOST_STEPS = 2**24, 10**12
+"""Pictures a step, and steps of a run, that could be counted."""
+
 
 def check(config: TrainConfig, *, processes: int) -> None:
     """Refuse numbers out of range, naming the setting, the rule and the way out."""
     o, e, v = config.optimizer, config.ema, config.evaluate
     rules = [
-        ("steps", config.steps, config.steps >= 1, "use 1 or more"),
+        ("steps", config.steps, 1 <= config.steps <= MOST_STEPS, f"use 1 to {MOST_STEPS:,}"),
         ("minutes", config.minutes, config.minutes is None or config.minutes > 0, "use more than 0"),
-        ("batch_size", config.batch_size, config.batch_size >= 1, "use 1 or more"),
-        (
-            "micro_batch",
-            config.micro_batch,
-            config.micro_batch is None or config.micro_batch >= 1,
-            "use 1 or more",
-        ),
+        ("batch_size", config.batch_size, 1 <= config.batch_size <= MOST, f"use 1 to {MOST:,}"),
         ("log_every", config.log_every, config.log_every >= 1, "use 1 or more steps"),
         ("save_every", config.save_every, config.save_every >= 1, "use 1 or more steps"),
         ("keep_last", config.keep_last, config.keep_last >= 1, "keep 1 or more, or nothing can continue"),
         ("milestones", config.milestones, all(m >= 1 for m in config.milestones), "use steps from 1"),
         ("sample_every", config.sample_every, config.sample_every >= 0, "use steps, or 0 for no grids"),
-        (
-            "sample_count",
-            config.sample_count,
-            config.sample_count is None or config.sample_count >= 1,
-            "use 1 or more",
-        ),
         ("evaluate.every", v.every, v.every >= 0, "use steps, or 0 for none"),
         ("evaluate.n", v.n, v.n >= LEAST, f"use {LEAST} or more"),
         ("evaluate.reference", v.reference, v.reference >= LEAST, f"use {LEAST} or more"),
@@ -63,7 +54,7 @@ def check(config: TrainConfig, *, processes: int) -> None:
         ("ema.rates", e.rates, len(set(e.rates)) == len(e.rates), "name each rate once"),
     ]
     rules += [
-        (name, value, value is None or value >= 1, "use 1 or more")
+        (name, value, value is None or 1 <= value <= MOST, f"use 1 to {MOST:,}")
         for name, value in (("micro_batch", config.micro_batch), ("sample_count", config.sample_count))
     ]
     for name, value, fine, way_out in rules:
