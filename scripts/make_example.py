@@ -96,8 +96,8 @@ NOTES = {
         EMOJI,
         "It knows the words of its captions and no others: `a STYLE emoji of NAME, WORD, ...` with the "
         "styles noto, noto v1, twemoji, emojione, fxemoji, fluent 3d, fluent flat and fluent gradient. What "
-        "it draws of objects never seen is a guess from their words. It wants all the words of a caption: "
-        "of a name alone it draws little. Letters and small faces blur.",
+        "it draws of objects never seen is a guess from their words. All the words of a caption help: "
+        "a name alone draws a rough guess. Letters and small faces blur.",
         guidance=3.0,
         earlier="after 8,500 and 6,000 others, each beginning with the last weights",
     ),
