@@ -92,7 +92,7 @@ def test_numbers_that_make_no_stroke(tmp_path, width, points, words):
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for field in ("strokes", "mask"):
-        with pytest.raises(ValueError, match="pipe: a folder"):
+        with pytest.raises(ValueError, match="pipe: a device or a pipe"):
             hole_of(blank(9, 6), **{field: str(tmp_path / "pipe")})
 
 

@@ -235,7 +235,7 @@ def test_masks_that_do_not_fit(exact_model, tmp_path):
                  '[{"width": Infinity, "points": [[1, 1]]}]', '[{"width": 3, "points": [[1, NaN]]}]',
                  '[{"width": 3, "points": [[1, 1e300], [2, 2]]}]'):  # fmt: skip
         (tmp_path / "s.json").write_text(text)
-        with pytest.raises(ValueError, match="s.json holds no strokes"):
+        with pytest.raises(ValueError, match="s.json( holds no|: a) stroke"):
             filled_in(exact_model, levels(), box=None, strokes=str(tmp_path / "s.json"))
 
 

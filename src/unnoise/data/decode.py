@@ -54,8 +54,8 @@ class Header:
 @contextmanager
 def opened(raw: bytes | Path, max_pixels: int) -> Iterator[Image.Image]:
     """The picture with its header read and its pixel count checked, nothing decoded. Raises BrokenPicture."""
-    if isinstance(raw, Path) and not raw.is_file() and raw.exists():
-        raise BrokenPicture("a folder, a device or a pipe")  # whose end may never come
+    if isinstance(raw, Path) and not raw.is_file() and raw.exists() and not raw.is_dir():
+        raise BrokenPicture("a device or a pipe")  # whose end may never come
     try:
         file = open(raw, "rb") if isinstance(raw, Path) else io.BytesIO(raw)
     except OSError as error:

@@ -117,8 +117,8 @@ class Stroke:
 
 def read_strokes(path: Path) -> list[Stroke]:
     """The strokes of a json file. ValueError says what it should hold."""
-    if path.exists() and not path.is_file():
-        raise ValueError(f"strokes={path}: a folder, a device or a pipe; name a json file of strokes")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError(f"strokes={path}: a device or a pipe; name a json file of strokes")
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(listed, list):
