@@ -131,7 +131,7 @@ def test_pictures_without_labels_are_compared_without_classes(unnoise, ready) ->
         (["--budget", "0m"], "budget of 0 minutes is none"),
         (["--budget", "soon"], "budget='soon' is no time; write it as 30m, 90s or 1h30m"),
         (["--models", "pixel,vae"], "name some of pixel, latent, gan, each once"),
-        (["--models", ""], "name some of pixel, latent, gan"),
+        (["--models", ""], "the value of --models is empty"),
         (["--stage-share", "1"], "stage_share=1 is not possible"),
         (["-n", "4"], "n=4 pictures are not enough"),
         (["--guidance", "a"], "guidance='a' are no numbers"),

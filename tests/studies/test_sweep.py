@@ -135,7 +135,7 @@ def test_models_are_an_axis(unnoise, place):
         ),
         (["--grid", "guidance=1,2", "--against", "rgb.npz"], "channels"),
         (["--grid", "guidance=1,2", "--against", "nowhere"], "nowhere"),
-        (["--grid", "guidance=1,2", "--against", ""], "--against is missing"),
+        (["--grid", "guidance=1,2", "--against", ""], "the value of --against is empty"),
         (["--grid", "guidance=1,2", "-n", 1], "n=1"),
         (["--grid", "guidance=1,2", "-n", 10**12], "n=1,000,000,000,000 is more than can be measured"),
         (
