@@ -245,7 +245,7 @@ def test_places_of_answers():
     """Of one that says the same of all: hits by order, and by chance the share of the others' names."""
     module = script("emoji_judge")
     stub = stubborn(answer=2)
-    judged = module.Judges({"x": stub}, 8).ask(torch.zeros(3, 16, 16, 1, dtype=torch.uint8))["x"]
+    judged = module.Judges({"x": stub}, {"x": 8}).ask(torch.zeros(3, 16, 16, 1, dtype=torch.uint8))["x"]
     assert judged.said == ["Sandal"] * 3
     assert [judged.place(0, name) for name in ("Sandal", "T-shirt/top", "Ankle boot")] == [1, 2, 5]
     names = ["Sandal", "Trouser", "Sandal"]

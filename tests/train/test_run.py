@@ -322,7 +322,7 @@ def test_a_file_is_no_run_directory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change, said",
     [
-        ({"steps": 0}, "steps=0 is not possible; use 1 or more"),
+        ({"steps": 0}, "steps=0 is not possible; use 1 to"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"micro_batch": 0}, "micro_batch=0"),
         ({"keep_last": 0}, "keep_last=0"),

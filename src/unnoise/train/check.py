@@ -62,12 +62,12 @@ def check(config: TrainConfig, *, processes: int) -> None:
             shown = list(value) if isinstance(value, tuple) else value
             raise ValueError(f"{name}={shown} is not possible; {way_out}")
     _check_cycles(config.optimizer)
-    _check_beside(config)
     if config.latents.required and not config.first_stage:
         raise ValueError(
             "this recipe learns latents, and no first stage is named; add --first-stage FILE (such as a run "
             "of kl-f4-tiny), or learn pixels with latents.required=false"
         )
+    _check_beside(config)
     if config.start_from and config.kind == "gan":
         raise ValueError(
             f"start_from={config.start_from}: the file of a GAN holds no discriminator to go on with; leave "
