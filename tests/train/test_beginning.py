@@ -11,7 +11,7 @@ import torch
 from tests.cli.test_app import unnoise
 from tests.train.test_autoencoder import KINDS, tiny_stage
 from tests.train.test_latents import latent_config, stage_of
-from tests.train.tiny import assert_same_run, tiny_config, tiny_data, tiny_run, weights
+from tests.train.tiny import assert_same_run, changed, tiny_config, tiny_data, tiny_run, weights
 from unnoise.config.load import merge
 from unnoise.first_stage import load_first_stage, save_first_stage
 from unnoise.model import load_model, with_decoder
@@ -155,12 +155,20 @@ def test_a_latent_model_brings_its_first_stage_and_scale(tmp_path: Path) -> None
     tiny_run(tmp_path / "first", latent_config(tmp_path, file))
     data, bright = tiny_data(), tiny_data(shift=20)
     again = latent_config(
-        tmp_path, file, first_stage="", latents={"required": True}, start_from=str(tmp_path / "first")
+        tmp_path,
+        file,
+        first_stage="",
+        latents={"required": True, "scale": "channel"},
+        start_from=str(tmp_path / "first"),
     )
     for name, dataset in (("same", data), ("others", bright)):
         tiny_run(tmp_path / name, again, dataset=dataset)
         one, two = (load_model(tmp_path / run) for run in ("first", name))
         assert one.config.latent == two.config.latent  # the hash covers weights and scale
+    wide = changed(again, model={"network": {"width": 32}}, data={"cache": str(tmp_path / "unused")})
+    with pytest.raises(ValueError, match=r"another network than this recipe's \(width: 16 -> 32\)"):
+        tiny_run(tmp_path / "wide", wide, dataset=data)
+    assert not (tmp_path / "unused").exists()  # refused before anything is encoded
 
 
 @KINDS
@@ -169,8 +177,8 @@ def test_a_decoder_learns_alone(tmp_path: Path, changes: dict[str, Any]) -> None
     alone = merge(changes, {"autoencoder": {"freeze_encoder": True, "revive_after": 0}})
     tiny_run(tmp_path / "more", tiny_stage(**alone, steps=2, seed=3, start_from=str(tmp_path / "stage")))
     one, two = (load_first_stage(tmp_path / name).network.state_dict() for name in ("stage", "more"))
-    changed = {name.partition(".")[0] for name in one if not torch.equal(one[name], two[name])}
-    assert changed == {"decoder", "post_quant_conv"}
+    others = {name.partition(".")[0] for name in one if not torch.equal(one[name], two[name])}
+    assert others == {"decoder", "post_quant_conv"}
 
 
 def test_a_decoder_of_other_latents_is_refused(tmp_path: Path) -> None:
@@ -189,11 +197,11 @@ def test_a_decoder_of_other_latents_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
     done = unnoise("convert", "run", out, "--first-stage", "other.safetensors", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    changed = load_model(out)
+    exchanged = load_model(out)
     x = torch.randn(2, *model.config.shape, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(changed.decode(x), model.decode(x) + 0.5, atol=1e-5)
-    assert changed.first_stage is not None
-    assert changed.first_stage.scale == model.first_stage.scale
+    assert torch.allclose(exchanged.decode(x), model.decode(x) + 0.5, atol=1e-5)
+    assert exchanged.first_stage is not None
+    assert exchanged.first_stage.scale == model.first_stage.scale
     done = unnoise(
         "convert", "other.safetensors", "x.safetensors", "--first-stage", "other.safetensors", cwd=tmp_path
     )
@@ -203,6 +211,10 @@ def test_a_decoder_of_other_latents_is_refused(tmp_path: Path) -> None:
 def test_a_beginning_that_is_not_there_is_refused_before_data_are_read(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="start_from: .*nowhere does not exist"):
         begun(tmp_path / "run", tmp_path / "nowhere", data=object())
+    done = unnoise(
+        "train", "fashion-28", "--data", "fashion-mnist-10k", "--start-from", "no-such", cwd=tmp_path
+    )
+    assert done.returncode == 2 and done.stderr.startswith("unnoise: start_from: no-such does not exist")
 
 
 def test_a_frozen_encoder_needs_one(tmp_path: Path) -> None:

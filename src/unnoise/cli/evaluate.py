@@ -16,33 +16,16 @@ if TYPE_CHECKING:
 
 _DEFAULT = EvaluateRequest()
 _DRAWN = GenerateRequest()
-_DRAWING = frozenset(
-    ("sampler", "steps", "eta", "guidance", "scale", "classifier", "guide_at", "weaker", "weaker_scale")
-) | {
-    "guidance_interval",
-    "guidance_course",
-    "conditional",
-    "truncation",
-    "label",
-    "preset",
-    "draw_batch_size",
-}
+_DRAWING = frozenset({
+    "sampler", "steps", "eta", "guidance", "scale", "classifier", "guide_at", "weaker", "weaker_scale",
+    "guidance_interval", "guidance_course", "conditional", "truncation", "label", "preset", "draw_batch_size",
+})  # fmt: skip
 """Options that say how a model is drawn from."""
-_MEASURING = frozenset(
-    ("against", "features", "weights", "n", "size", "channels", "evaluator", "paired", "consistency", "lpips")
-) | {
-    "neighbours",
-    "half",
-    "block",
-    "bootstrap",
-    "floor",
-    "extrapolate",
-    "set_",
-    "cache",
-    "batch_size",
-    "seed",
+_MEASURING = frozenset({
+    "against", "features", "weights", "n", "size", "channels", "evaluator", "paired", "consistency", "lpips",
+    "neighbours", "half", "block", "bootstrap", "floor", "extrapolate", "set_", "cache", "batch_size", "seed",
     "device",
-}
+})  # fmt: skip
 """Options that say how pictures are measured."""
 
 

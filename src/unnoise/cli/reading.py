@@ -22,6 +22,12 @@ Set = Annotated[
 ]
 
 
+def apart(texts: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Those that say how pictures are read, and the others."""
+    mine = [text for text in texts if text.startswith("data.")]
+    return mine, [text for text in texts if not text.startswith("data.")]
+
+
 def settings_of_data(texts: Sequence[str], **own: Any) -> tuple["DataConfig", dict[str, Any]]:
     """(how pictures are read, the options `own` with those that the texts give)."""
     from unnoise.config.load import from_dict, override

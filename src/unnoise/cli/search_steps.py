@@ -60,9 +60,8 @@ def search_steps(
         from unnoise.studies.search import search
         from unnoise.studies.swept import aligned
 
-        how, own = reading.settings_of_data(
-            [text for text in set_ or [] if text.startswith("data.")], cache=cache
-        )
+        of_data, of_drawing = reading.apart(set_ or [])
+        how, own = reading.settings_of_data(of_data, cache=cache)
         drawn = GenerateRequest(seed=seed, batch_size=batch_size, device=device)
         if any(text.partition("=")[0].strip() == "steps" for text in set_ or []):
             raise ValueError("--set steps: the steps are what is looked for; give --calls")
@@ -73,7 +72,7 @@ def search_steps(
             n=n,
             final=final,
             beside=tuple(beside or ()),
-            generate=with_options(drawn, [text for text in set_ or [] if not text.startswith("data.")]),
+            generate=with_options(drawn, of_drawing),
             evaluate=EvaluateRequest(
                 against=against,
                 features=features,

@@ -72,18 +72,14 @@ def sweep(
         from unnoise.studies.sweep_report import save_report
         from unnoise.studies.swept import aligned
 
-        how, own = reading.settings_of_data(
-            [text for text in set_ or [] if text.startswith("data.")],
-            size=size,
-            channels=channels,
-            cache=cache,
-        )
+        of_data, of_drawing = reading.apart(set_ or [])
+        how, own = reading.settings_of_data(of_data, size=size, channels=channels, cache=cache)
         drawn = GenerateRequest(seed=seed, batch_size=batch_size, device=device)
         request = SweepRequest(
             models=tuple(models or ()),
             grid=tuple(grid or ()),
             also=tuple(also or ()),
-            generate=with_options(drawn, [text for text in set_ or [] if not text.startswith("data.")]),
+            generate=with_options(drawn, of_drawing),
             evaluate=EvaluateRequest(
                 against=against, features=features, weights=weights, n=n,
                 neighbours=neighbours, bootstrap=bootstrap, floor=floor, extrapolate=False, data=how, **own,
